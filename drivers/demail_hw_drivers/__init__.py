@@ -1,0 +1,1 @@
+"""What touches a machine: sockets, ports, modules. One foreign library a file."""

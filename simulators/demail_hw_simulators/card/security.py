@@ -1,0 +1,67 @@
+"""The state that a card forgets without power: current files, verified PINs, security environment."""
+
+from demail_hw.iso7816.status import StatusWord
+from demail_hw_simulators.card.access import AccessRule
+from demail_hw_simulators.card.file_system import DedicatedFile, ElementaryFile, FileSystem
+from demail_hw_simulators.card.keys import CardKey, ControlReferenceTemplate
+from demail_hw_simulators.card.pins import CardPin
+from demail_hw_simulators.card.refusal import Refused
+
+__all__ = ["CardState"]
+
+
+class CardState:
+    """From one reset to the next.
+
+    Verified PINs stay verified when their DF is left (ISO 7816-4, 9.2.1 leaves that to the card). The security
+    environment belongs to a DF and is the default one again as soon as another is current (10.3.3). It outlives
+    VERIFY, which clients send after MSE.
+    """
+
+    __slots__ = ("directory", "environment", "file", "file_system", "verified")
+
+    def __init__(self, file_system: FileSystem) -> None:
+        self.file_system = file_system
+        self.directory = file_system.root
+        self.file: ElementaryFile | None = None
+        self.verified: set[CardPin] = set()
+        self.environment: dict[ControlReferenceTemplate, CardKey] = {}
+
+    def enter(self, directory: DedicatedFile, file: ElementaryFile | None = None) -> None:
+        """Make these the current DF and EF."""
+        if directory is not self.directory:
+            self.environment.clear()
+        self.directory = directory
+        self.file = file
+
+    def pin(self, reference: int) -> CardPin:
+        """The PIN of a reference, in the current DF if it is local. :class:`Refused` with 6A88."""
+        found = self.directory.pin(reference)
+        if found is None:
+            raise Refused(StatusWord.REFERENCED_DATA_NOT_FOUND)
+        return found
+
+    def require(self, rule: AccessRule) -> None:
+        """:class:`Refused` with 6982 unless a PIN that the rule names is verified."""
+        if rule.references is None:
+            return
+        if not any(self.directory.pin(reference) in self.verified for reference in rule.references):
+            raise Refused(StatusWord.SECURITY_STATUS_NOT_SATISFIED)
+
+    def signature_key(self) -> CardKey:
+        """The key that signs: the one that was set, or the DF's default. :class:`Refused` with 6985."""
+        chosen = self.environment.get(ControlReferenceTemplate.DIGITAL_SIGNATURE)
+        default = self.directory.signature_key
+        if chosen is None and default is not None:
+            chosen = self.directory.keys.get(default)
+        return _chosen(chosen)
+
+    def confidentiality_key(self) -> CardKey:
+        """The key that deciphers. :class:`Refused` with 6985 if none was set."""
+        return _chosen(self.environment.get(ControlReferenceTemplate.CONFIDENTIALITY))
+
+
+def _chosen(key: CardKey | None) -> CardKey:
+    if key is None:
+        raise Refused(StatusWord.CONDITIONS_OF_USE_NOT_SATISFIED)
+    return key

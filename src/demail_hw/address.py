@@ -1,0 +1,87 @@
+"""One address names a reader everywhere: in the API, on the command line, in the configuration.
+
+::
+
+    usbip://HOST[:3240]/                the only reader on a USB server
+    usbip://HOST/serial=53692013000000  by serial number; also /04e6:5710 (VID:PID) and /1-1 (bus id)
+    sim:PERSONALITY                     a simulated card, in process
+    ...?card=ICCSN                      refuse any other card
+    ...?reader=SERIAL                   refuse any other reader
+
+A bus id names a socket of the USB server and not a reader: it is not an identity.
+"""
+
+import dataclasses
+import re
+import urllib.parse
+
+__all__ = ["Address"]
+
+_VID_PID = re.compile(r"([0-9a-fA-F]{4}):([0-9a-fA-F]{4})")
+_BUS_ID = re.compile(r"[0-9]+-[0-9]+(\.[0-9]+)*")
+_QUERY_KEYS = frozenset({"card", "reader"})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Address:
+    """A parsed reader address. ``ValueError`` from :meth:`parse` says what is wrong with a text.
+
+    ``selector``: what follows the host or the scheme, as written. ``card``: the ICCSN that is demanded.
+    ``reader``: the reader's serial number that is demanded.
+    """
+
+    scheme: str
+    host: str = ""
+    port: int | None = None
+    selector: str = ""
+    card: str | None = None
+    reader: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Read an address from text."""
+        scheme, colon, _ = text.partition(":")
+        if not colon or not scheme.isascii() or not scheme.replace("+", "a").isalnum():
+            raise ValueError(f"{text!r} is no reader address: it has no scheme such as usbip: or sim:")
+        parts = urllib.parse.urlsplit(text, allow_fragments=False)
+        query = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+        unknown = query.keys() - _QUERY_KEYS
+        if unknown:
+            raise ValueError(f"{text!r}: unknown parameter {min(unknown)!r}; known: card, reader")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("a reader address takes no user or password")
+        return cls(
+            scheme=scheme.lower(),
+            host=parts.hostname or "",
+            port=parts.port,
+            selector=urllib.parse.unquote(parts.path.lstrip("/") if parts.netloc else parts.path),
+            card=query.get("card"),
+            reader=query.get("reader"),
+        )
+
+    @property
+    def serial(self) -> str | None:
+        """The serial number of a ``serial=`` selector."""
+        key, equals, value = self.selector.partition("=")
+        return value if equals and key == "serial" else None
+
+    @property
+    def vendor_product(self) -> tuple[int, int] | None:
+        """Vendor and product id of a ``VID:PID`` selector."""
+        match = _VID_PID.fullmatch(self.selector)
+        return (int(match[1], 16), int(match[2], 16)) if match else None
+
+    @property
+    def bus_id(self) -> str | None:
+        """The bus id of a selector such as ``1-1``."""
+        return self.selector if _BUS_ID.fullmatch(self.selector) else None
+
+    def __str__(self) -> str:
+        query = urllib.parse.urlencode(
+            [(key, value) for key, value in (("card", self.card), ("reader", self.reader)) if value]
+        )
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        netloc = f"//{host}{f':{self.port}' if self.port else ''}/" if self.host else ""
+        return (
+            f"{self.scheme}:{netloc}{urllib.parse.quote(self.selector, safe='=:/-.,')}{'?' if query else ''}{query}"
+        )

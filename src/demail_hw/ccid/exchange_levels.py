@@ -1,0 +1,137 @@
+"""Exchange levels (CCID 1.10, 3.2): how a card's APDU travels in XfrBlocks.
+
+A level is chosen by the reader's class descriptor. It does no I/O and knows no slot: ``exchange`` is a generator
+that yields the blocks to send, is sent the blocks that came, and returns the response APDU.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from demail_hw.ccid.class_descriptor import CcidDescriptor, ExchangeLevel
+from demail_hw.ccid.code_points import ChainParameter, LevelParameter
+from demail_hw.ccid.framing import HEADER_SIZE
+from demail_hw.ccid.messages import DataBlock, XfrBlock
+from demail_hw.errors import Layer, ProtocolViolation, ReaderError
+from demail_hw.interfaces import Buffer, Buffers, CardLimits
+
+__all__ = ["MAX_COMMAND_APDU", "MAX_RESPONSE_APDU", "ApduExchange", "ExtendedApduLevel", "Level", "exchange_level"]
+
+MAX_COMMAND_APDU: Final = 65544
+"""Header, extended Lc, 65535 bytes, extended Le (ISO 7816-4, 5.1); also the limit of CCID 1.10, 6.1.4."""
+
+MAX_RESPONSE_APDU: Final = 65538
+"""65536 bytes and the status word."""
+
+ApduExchange = Generator[XfrBlock, DataBlock, bytes]
+"""One APDU under way."""
+
+
+class Level(Protocol):
+    """One exchange level of one powered card."""
+
+    @property
+    def limits(self) -> CardLimits:
+        """What fits through."""
+        ...
+
+    def exchange(self, command: Buffers) -> ApduExchange:
+        """Send one command APDU.
+
+        Errors: :class:`~demail_hw.errors.ProtocolViolation`; ``ValueError`` for a command that does not fit.
+        """
+        ...
+
+
+class ExtendedApduLevel:
+    """Whole APDUs, short and extended; longer ones than a message holds are chained (CCID 1.10, 6.1.4)."""
+
+    __slots__ = ("_capacity",)
+
+    def __init__(self, descriptor: CcidDescriptor) -> None:
+        self._capacity = descriptor.max_message_length - HEADER_SIZE
+
+    @property
+    def limits(self) -> CardLimits:
+        """All that ISO 7816-4 can say."""
+        return CardLimits(extended=True, max_command=MAX_COMMAND_APDU, max_response=MAX_RESPONSE_APDU)
+
+    def exchange(self, command: Buffers) -> ApduExchange:
+        """One block each way if the APDUs fit into a message."""
+        length = sum(map(len, command))
+        if length <= self._capacity:
+            block = yield XfrBlock(command)
+        elif length <= MAX_COMMAND_APDU:
+            block = yield from self._send_chain(command)
+        else:
+            raise ValueError(f"a command APDU has at most {MAX_COMMAND_APDU} bytes, not {length}")
+        if block.chain == ChainParameter.WHOLE:
+            return block.data
+        return (yield from _receive_chain(block))
+
+    def _send_chain(self, command: Buffers) -> Generator[XfrBlock, DataBlock, DataBlock]:
+        *pieces, last = _split(command, self._capacity)
+        level = LevelParameter.BEGINS
+        for piece in pieces:
+            block = yield XfrBlock(piece, level)
+            if block.chain != ChainParameter.NEXT or block.data:
+                raise _violation("it answers before it has the whole command")
+            level = LevelParameter.CONTINUES
+        return (yield XfrBlock(last, LevelParameter.ENDS))
+
+
+def _receive_chain(block: DataBlock) -> ApduExchange:
+    if block.chain != ChainParameter.BEGINS:
+        raise _violation("a response begins in the middle")
+    response = bytearray(block.data)
+    while block.chain != ChainParameter.ENDS:
+        block = yield XfrBlock((), LevelParameter.NEXT)
+        if block.chain not in (ChainParameter.CONTINUES, ChainParameter.ENDS) or not block.data:
+            raise _violation("a response does not go on")
+        response += block.data
+        if len(response) > MAX_RESPONSE_APDU:
+            raise _violation(f"a response has more than {MAX_RESPONSE_APDU} bytes")
+    return bytes(response)
+
+
+def _split(buffers: Buffers, size: int) -> Iterator[list[Buffer]]:
+    """The gather list in pieces of ``size`` bytes, the last one shorter, nothing copied."""
+    piece: list[Buffer] = []
+    room = size
+    for buffer in buffers:
+        rest = memoryview(buffer)
+        while len(rest) >= room:
+            yield [*piece, rest[:room]]
+            rest, piece, room = rest[room:], [], size
+        if rest:
+            piece.append(rest)
+            room -= len(rest)
+    if piece:
+        yield piece
+
+
+_LEVELS: Final[Mapping[ExchangeLevel, Callable[[CcidDescriptor], Level]]] = MappingProxyType(
+    {ExchangeLevel.EXTENDED_APDU: ExtendedApduLevel}
+)
+
+
+def exchange_level(descriptor: CcidDescriptor) -> Level:
+    """The exchange level of a reader.
+
+    Errors: :class:`~demail_hw.errors.ReaderError` for one that is not implemented, nothing was sent;
+    :class:`~demail_hw.errors.ProtocolViolation` for a reader whose messages hold no data.
+    """
+    if descriptor.max_message_length <= HEADER_SIZE:
+        raise _violation(f"its messages have {descriptor.max_message_length} bytes at most")
+    make = _LEVELS.get(descriptor.exchange_level)
+    if make is None:
+        raise ReaderError(
+            f"The reader exchanges {descriptor.exchange_level.value} (dwFeatures {descriptor.features:08X}); only"
+            " readers that exchange extended APDUs are supported.",
+            remedy="Use a reader of the extended-APDU level, such as a uTrust 2700 F with dwFeatures 000404BA.",
+        )
+    return make(descriptor)
+
+
+def _violation(why: str) -> ProtocolViolation:
+    return ProtocolViolation(f"The reader broke the CCID protocol: {why}.", layer=Layer.READER)

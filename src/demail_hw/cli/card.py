@@ -1,0 +1,79 @@
+"""``demail-hw card``: what is in the reader."""
+
+import click
+
+from demail_hw.address import Address
+from demail_hw.cli.options import ADDRESS
+from demail_hw.cli.output import JsonValue, Report, json_option
+from demail_hw.errors import CertificateError, KeyNotFound
+from demail_hw.keys.card_session import CardSession
+from demail_hw.keys.certificates import read_key_certificate
+from demail_hw.tcos.profiles import KeySlot, PinSlot
+
+__all__ = ["card_command"]
+
+
+@click.group("card")
+def card_command() -> None:
+    """What is in the reader."""
+
+
+@card_command.command("info")
+@click.argument("address", metavar="URI", type=ADDRESS)
+@json_option
+def info_command(address: Address, report: Report) -> None:
+    """Show reader, card, PIN states and certificates. Asks for no PIN and spends no try."""
+    with CardSession.open(address) as session:
+        result: dict[str, JsonValue] = {
+            "reader": {"name": session.reader.name, "serial": session.reader.serial},
+            "card": {
+                "kind": session.card.profile.name,
+                "serial": session.serial,
+                "atr": session.connection.atr.hex().upper(),
+            },
+            "pins": [_pin(session, pin) for pin in session.card.profile.pins],
+            "keys": [_key(session, key) for key in session.card.profile.keys],
+        }
+    report.show(result, _text(result))
+
+
+def _pin(session: CardSession, pin: PinSlot) -> JsonValue:
+    with session.transaction() as deadline:
+        status = session.card.pin_status(pin, deadline=deadline)
+    return {"pin": pin.name.value, "state": status.state.value, "retries_left": status.retries_left}
+
+
+def _key(session: CardSession, key: KeySlot) -> JsonValue:
+    facts: dict[str, JsonValue] = {
+        "key": f"{key.reference:02X}",
+        "application": key.application.name,
+        "role": key.role.value,
+        "operation": key.operation.name,
+    }
+    try:
+        with session.transaction() as deadline:
+            certificate = read_key_certificate(session.card, key, deadline=deadline)
+    except (KeyNotFound, CertificateError) as error:
+        return {**facts, "problem": error.message}
+    return {
+        **facts,
+        "subject": certificate.subject.rfc4514_string(),
+        "issuer": certificate.issuer.rfc4514_string(),
+        "serial_number": f"{certificate.serial_number:X}",
+        "not_after": certificate.not_valid_after_utc.isoformat(),
+    }
+
+
+def _text(result: dict[str, JsonValue]) -> str:
+    sections = []
+    for title, content in result.items():
+        rows = content if isinstance(content, list) else [content]
+        sections.append(f"{title}:")
+        sections += [f"  {_row(row)}" for row in rows]
+    return "\n".join(sections)
+
+
+def _row(row: JsonValue) -> str:
+    if not isinstance(row, dict):
+        return str(row)
+    return "  ".join(f"{name}={value}" for name, value in row.items() if value is not None)

@@ -1,0 +1,88 @@
+"""The command ``demail-hw``: its subcommands are loaded when they are asked for."""
+
+import importlib
+import importlib.metadata
+import sys
+import warnings
+from typing import Final, TextIO
+
+import click
+
+from demail_hw.cli.exit_codes import ExitCode, exit_code_of
+from demail_hw.cli.output import error_report
+from demail_hw.errors import HardwareError
+
+__all__ = ["main"]
+
+# command -> module: attribute is the command's name with an underscore
+_COMMANDS: Final = {
+    "card": "demail_hw.cli.card",
+    "decrypt": "demail_hw.cli.decrypt",
+    "demo": "demail_hw.cli.demo",
+    "probe": "demail_hw.cli.probe",
+    "readers": "demail_hw.cli.readers",
+    "sign": "demail_hw.cli.sign",
+    "simulate": "demail_hw.cli.simulate",
+}
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are imported one at a time."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  as above
+        module = _COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        command: click.Command = getattr(importlib.import_module(module), f"{cmd_name}_command")
+        return command
+
+
+@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(importlib.metadata.version("demail-hw"), prog_name="demail-hw")
+def _group() -> None:
+    """A key on a smartcard, wherever the card is.
+
+    A card is named by an address: usbip://HOST/ (the only reader of a USB server), usbip://HOST/serial=NUMBER,
+    usbip://HOST/04e6:5710, usbip://HOST/1-1 (a bus id names a socket, not a reader), sim:netkey3 (simulated).
+    ?card=ICCSN and ?reader=SERIAL refuse any other.
+
+    \b
+    Exit codes: 0 done, 1 internal, 2 usage, 3 not found, 4 card or reader, 5 PIN,
+    6 transport, 7 gateway or TLS, 8 key or message, 9 configuration.
+    """
+
+
+def _warn(
+    message: Warning | str,
+    category: type[Warning],  # noqa: ARG001  the signature of warnings.showwarning
+    filename: str,  # noqa: ARG001
+    lineno: int,  # noqa: ARG001
+    file: TextIO | None = None,  # noqa: ARG001
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    click.echo(f"demail-hw: warning: {message}", err=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    warnings.showwarning = _warn
+    context_meta: dict[str, bool] = {}
+    try:
+        with _group.make_context("demail-hw", list(sys.argv[1:] if arguments is None else arguments)) as context:
+            context_meta = context.meta
+            _group.invoke(context)
+    except HardwareError as error:
+        code = exit_code_of(error)
+        click.echo(error_report(error, code, as_json=context_meta.get("as_json", False)), err=True)
+        sys.exit(code)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("demail-hw: interrupted", err=True)
+        sys.exit(128 + 2)

@@ -1,0 +1,36 @@
+"""``demail-hw probe``."""
+
+from pathlib import Path
+
+import click
+
+from demail_hw import gateway
+from demail_hw.address import Address
+from demail_hw.cli.options import ADDRESS, pin_option, which_option
+from demail_hw.cli.output import Report, json_option
+from demail_hw.identity import KeyRole
+from demail_hw.keys.provider import open_provider
+
+__all__ = ["probe_command"]
+
+
+@click.command("probe")
+@click.argument("address", metavar="URI", type=ADDRESS)
+@pin_option
+@which_option
+@click.option("--gateway", "url", required=True, metavar="URL", help="The De-Mail gateway, https://HOST[:PORT].")
+@click.option(
+    "--ca",
+    required=True,
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Certificates (PEM) that the gateway's own is checked against.",
+)
+@json_option
+def probe_command(address: Address, pin: str, which: str, url: str, ca: Path, report: Report) -> None:
+    """Prove that all works: mutual TLS to the gateway with the authentication key, and its number of domains."""
+    with open_provider(address, pin, which=which) as provider:
+        result = gateway.probe(provider.identity(KeyRole.AUTHENTICATION), url, cafile=ca)
+    facts = result.as_dict()
+    lines = [f"{name}: {value}" for name, value in facts.items() if name != "domains" and value is not None]
+    report.show(facts, "\n".join([*lines, *result.domains, f"De-Mail domains: {len(result.domains)}"]))

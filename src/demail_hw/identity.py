@@ -1,0 +1,35 @@
+"""What a key provider hands out: a key, the certificate that belongs to it, and its chain."""
+
+import dataclasses
+import enum
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+__all__ = ["Identity", "KeyRole", "PrivateKey"]
+
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+"""The two abstract classes of cryptography that a card's key is a real subclass of."""
+
+
+class KeyRole(enum.Enum):
+    """What a key is for; a De-Mail card has one of each."""
+
+    SIGNATURE = "signature"
+    ENCRYPTION = "encryption"
+    AUTHENTICATION = "authentication"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Identity:
+    """A private key with its certificate.
+
+    ``chain``: the issuers above ``certificate`` as far as they are known, nearest first, root included
+    if it is there. ``label``: what the card calls the key, for people.
+    """
+
+    role: KeyRole
+    label: str
+    private_key: PrivateKey
+    certificate: x509.Certificate
+    chain: tuple[x509.Certificate, ...] = ()

@@ -1,0 +1,329 @@
+"""The seams of the house, all on one page.
+
+Each is a protocol with at least two implementations, one of them simulated, and one contract suite in
+``tests/contract`` that every implementation passes.
+
+Two words are used everywhere:
+
+- A *deadline* is a moment on ``time.monotonic()``, in seconds. It is handed down unchanged from the top;
+  no layer invents a wait of its own. When it is over, :class:`~demail_hw.errors.DeadlineExceeded` is raised.
+- *Buffers* are a gather list: every layer puts its header in front and nobody joins, so that a PIN exists in
+  one wiped buffer only.
+"""
+
+import enum
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self, TypeAlias
+
+from demail_hw.address import Address
+from demail_hw.identity import Identity, KeyRole
+
+__all__ = [
+    "Buffer",
+    "Buffers",
+    "CardConnection",
+    "CardLimits",
+    "CardLock",
+    "Deadline",
+    "ExportedDevice",
+    "KeyProvider",
+    "Reader",
+    "ReaderDriver",
+    "ReaderInfo",
+    "ShareMode",
+    "Timeouts",
+    "Transfer",
+    "TransferResult",
+    "UsbIdentity",
+    "UsbTransport",
+]
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+Buffers: TypeAlias = Sequence[Buffer]
+Deadline: TypeAlias = float
+
+
+class Timeouts(NamedTuple):
+    """How long the top layer gives each kind of operation, in seconds."""
+
+    connect: float = 5.0
+    command: float = 30.0
+
+
+# --- USB -------------------------------------------------------------------------------------------------------
+
+
+class UsbIdentity(NamedTuple):
+    """Who a USB device says it is (USB 2.0, 9.6.1), and where it is plugged in right now."""
+
+    vendor_id: int
+    product_id: int
+    serial: str | None
+    product: str | None
+    bus_id: str
+
+
+class UsbTransport(Protocol):
+    """One claimed USB interface, wherever it is plugged in. Safe for several threads.
+
+    Raises :class:`~demail_hw.errors.TransportError`; the outcome is ``NOT_SENT`` only if no byte of the
+    transfer can have reached the device.
+    """
+
+    @property
+    def identity(self) -> UsbIdentity:
+        """Who the device is."""
+        ...
+
+    @property
+    def configuration(self) -> bytes:
+        """The whole configuration descriptor, class descriptors included (USB 2.0, 9.6.3)."""
+        ...
+
+    def control(self, setup: bytes, data: Buffers = (), *, deadline: Deadline) -> bytes:
+        """One control transfer: 8 setup bytes (USB 2.0, 9.3); the data of an IN transfer comes back."""
+        ...
+
+    def bulk_out(self, data: Buffers, *, deadline: Deadline) -> None:
+        """One bulk-OUT transfer."""
+        ...
+
+    def bulk_in(self, length: int, *, deadline: Deadline) -> bytes:
+        """One bulk-IN transfer of at most ``length`` bytes."""
+        ...
+
+    def exchange(self, out: Buffers, length: int, *, deadline: Deadline) -> bytes:
+        """``bulk_out`` and ``bulk_in`` as one pipelined round trip."""
+        ...
+
+    def interrupt_in(self, *, deadline: Deadline) -> bytes:
+        """The oldest interrupt-IN answer that was not handed out yet."""
+        ...
+
+    def clear_halt(self, endpoint: int, *, deadline: Deadline) -> None:
+        """Clear a stalled endpoint, named by its address (USB 2.0, 9.4.1)."""
+        ...
+
+    def close(self) -> None:
+        """Let the device go. Never raises; closing twice is allowed."""
+        ...
+
+
+class Transfer:
+    """One USB transfer as the device side sees it; compared by identity.
+
+    ``endpoint``: address with the direction bit (0x80 = IN); 0x00 and 0x80 are the control pipe.
+    ``length``: bytes that an IN transfer may return. ``setup``: 8 bytes for control, else empty.
+    """
+
+    __slots__ = ("data", "endpoint", "length", "setup")
+
+    def __init__(self, endpoint: int, length: int = 0, *, setup: bytes = b"", data: bytes = b"") -> None:
+        self.endpoint = endpoint
+        self.length = length
+        self.setup = setup
+        self.data = data
+
+
+class TransferResult(NamedTuple):
+    """How a transfer ended. ``status``: 0 or a negative Linux errno; ``data``: of an IN transfer."""
+
+    status: int
+    data: bytes = b""
+
+
+class ExportedDevice(Protocol):
+    """The device side of USB: what the USB/IP server exports. Calls come from one thread at a time.
+
+    ``complete`` is called exactly once for each transfer that was not cancelled: at once, from inside
+    ``submit``, or later from any thread.
+    """
+
+    @property
+    def device_descriptor(self) -> bytes:
+        """18 bytes (USB 2.0, 9.6.1)."""
+        ...
+
+    @property
+    def configuration_descriptor(self) -> bytes:
+        """The whole configuration (USB 2.0, 9.6.3)."""
+        ...
+
+    @property
+    def serial(self) -> str:
+        """The serial number string."""
+        ...
+
+    @property
+    def speed(self) -> int:
+        """1 low, 2 full, 3 high (the numbers of Linux' usb_device_speed)."""
+        ...
+
+    def submit(self, transfer: Transfer, complete: Callable[[TransferResult], None]) -> None:
+        """Begin a transfer."""
+        ...
+
+    def cancel(self, transfer: Transfer) -> bool:
+        """Take back a pending transfer: True if it will not complete, False if it already has."""
+        ...
+
+    def reset(self) -> None:
+        """The host went away or came anew: pending transfers are dropped, the card loses its power."""
+        ...
+
+
+# --- Reader and card -------------------------------------------------------------------------------------------
+
+
+class ShareMode(enum.Enum):
+    """Whether others may use the card beside us (PC/SC part 5, 3.2.5)."""
+
+    EXCLUSIVE = "exclusive"
+    SHARED = "shared"
+
+
+class CardLimits(NamedTuple):
+    """What fits through reader and link: whole APDUs, in bytes, and whether extended length is understood."""
+
+    extended: bool
+    max_command: int
+    max_response: int
+
+
+class CardLock(Protocol):
+    """Mutual exclusion with a deadline; handed into the pure rooms, which know no threads."""
+
+    @property
+    def held(self) -> bool:
+        """True in the thread that holds it."""
+        ...
+
+    def hold(self, *, deadline: Deadline) -> AbstractContextManager[object]:
+        """Wait for the turn, and keep it to the end of the ``with`` block. Not re-entrant."""
+        ...
+
+
+class CardConnection(Protocol):
+    """A powered card.
+
+    No command outside a transaction: selected file, security environment and PIN state are a hidden global of
+    the card, and belong to whoever holds the transaction.
+    """
+
+    @property
+    def atr(self) -> bytes:
+        """The answer to reset (ISO 7816-3, 8.2)."""
+        ...
+
+    @property
+    def limits(self) -> CardLimits:
+        """What fits through."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """A number that changes whenever the card may have lost or changed its state without us:
+        a reset, a power loss, somebody else's transaction. Meaningful inside a transaction."""
+        ...
+
+    def transaction(self, *, deadline: Deadline) -> AbstractContextManager[object]:
+        """Have the card alone to the end of the ``with`` block."""
+        ...
+
+    def transmit(self, command: Buffers, *, deadline: Deadline) -> bytes:
+        """One command APDU, its response APDU: data and SW1-SW2, at least 2 bytes.
+
+        ``RuntimeError`` outside a transaction of this thread.
+        """
+        ...
+
+    def reset(self, *, deadline: Deadline) -> None:
+        """Power the card off and on again; the epoch changes."""
+        ...
+
+    def close(self) -> None:
+        """Power the card off and let it go. Never raises; closing twice is allowed."""
+        ...
+
+
+class Reader(Protocol):
+    """One slot of a card reader."""
+
+    @property
+    def name(self) -> str:
+        """For people; not an identity."""
+        ...
+
+    @property
+    def serial(self) -> str | None:
+        """The reader's serial number: its identity."""
+        ...
+
+    def card_present(self, *, deadline: Deadline) -> bool:
+        """Is a card in the slot now?"""
+        ...
+
+    def wait_for_card(self, present: bool, *, deadline: Deadline) -> None:
+        """Wait until a card is in the slot, or until there is none."""
+        ...
+
+    def connect(self, share: ShareMode = ShareMode.EXCLUSIVE, *, deadline: Deadline) -> CardConnection:
+        """Power the card. :class:`~demail_hw.errors.NoCard` if there is none."""
+        ...
+
+    def close(self) -> None:
+        """Let the reader go. Never raises; closing twice is allowed."""
+        ...
+
+
+class ReaderInfo(NamedTuple):
+    """One reader as a listing shows it. ``address`` opens it; ``card``: None where it was not asked."""
+
+    address: str
+    name: str
+    serial: str | None
+    card: bool | None
+    in_use: bool | None
+
+
+class ReaderDriver(Protocol):
+    """A scheme of reader addresses: what an entry point of the group ``demail_hw.readers`` names (a class
+    without constructor arguments)."""
+
+    def open(self, address: Address, *, timeouts: Timeouts) -> Reader:
+        """Open the one reader that the address means."""
+        ...
+
+    def find(self, address: Address, *, timeouts: Timeouts) -> Sequence[ReaderInfo]:
+        """The readers that the address can mean."""
+        ...
+
+
+# --- Keys ------------------------------------------------------------------------------------------------------
+
+
+class KeyProvider(Protocol):
+    """Where keys come from: a card, a PKCS#11 module, a pool of providers, software keys in tests.
+
+    A context manager; its identities can be used until it is closed.
+    """
+
+    def identities(self) -> Sequence[Identity]:
+        """Every key that has a certificate."""
+        ...
+
+    def identity(self, role: KeyRole) -> Identity:
+        """The key of this role. :class:`~demail_hw.errors.KeyNotFound` if there is none."""
+        ...
+
+    def close(self) -> None:
+        """Let everything go. Never raises; closing twice is allowed."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...

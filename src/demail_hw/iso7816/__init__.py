@@ -1,0 +1,1 @@
+"""ISO 7816: what every card understands."""

@@ -1,0 +1,1 @@
+"""Keys and certificates by role; the private keys are real subclasses of cryptography's."""

@@ -1,0 +1,84 @@
+"""Hash algorithms as a card's RSA key needs them: digest, and the DigestInfo in front of it (RFC 8017, 9.2)."""
+
+import dataclasses
+import hashlib
+from typing import Final
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding as paddings
+from cryptography.hazmat.primitives.asymmetric import utils
+
+from demail_hw.errors import AlgorithmNotSupported
+
+__all__ = ["HASHES", "SIGNATURE_HASHES", "Hash", "digest_of", "hash_named", "pss_salt_length"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hash:
+    """``name``: hashlib's and cryptography's. ``size``: bytes. ``digest_info``: the DER before the digest."""
+
+    name: str
+    size: int
+    digest_info: bytes
+
+
+HASHES: Final = {
+    entry.name: entry
+    for entry in (
+        Hash("sha1", 20, bytes.fromhex("3021300906052b0e03021a05000414")),
+        Hash("sha224", 28, bytes.fromhex("302d300d06096086480165030402040500041c")),
+        Hash("sha256", 32, bytes.fromhex("3031300d060960864801650304020105000420")),
+        Hash("sha384", 48, bytes.fromhex("3041300d060960864801650304020205000430")),
+        Hash("sha512", 64, bytes.fromhex("3051300d060960864801650304020305000440")),
+    )
+}
+SIGNATURE_HASHES: Final = frozenset({"sha256", "sha384", "sha512"})
+"""What a card signs here; SHA-1 and SHA-224 are not accepted for new signatures (BSI TR-02102-1, 4)."""
+
+
+def hash_named(name: str) -> Hash:
+    """The hash of this name. :class:`~demail_hw.errors.AlgorithmNotSupported` if it is not one of ours."""
+    entry = HASHES.get(name)
+    if entry is None:
+        raise AlgorithmNotSupported(f"The hash {name} is not supported.", remedy="Use SHA-256, SHA-384 or SHA-512.")
+    return entry
+
+
+def digest_of(data: bytes, algorithm: utils.Prehashed | hashes.HashAlgorithm) -> tuple[Hash, bytes]:
+    """The hash to use and the digest of ``data``, which is the digest itself with ``Prehashed``.
+
+    Errors: :class:`~demail_hw.errors.AlgorithmNotSupported`; ``ValueError`` if a prehashed digest has a wrong length.
+    """
+    if isinstance(algorithm, utils.Prehashed):
+        inner = algorithm._algorithm  # noqa: SLF001  cryptography offers no public way to it
+        used = _signature_hash(inner)
+        if len(data) != used.size:
+            raise ValueError("The provided data must be the same length as the hash algorithm's digest size.")
+        return used, bytes(data)
+    if not isinstance(algorithm, hashes.HashAlgorithm):
+        raise TypeError("algorithm must be a hash algorithm or Prehashed")
+    used = _signature_hash(algorithm)
+    return used, hashlib.new(used.name, data).digest()
+
+
+def _signature_hash(algorithm: hashes.HashAlgorithm) -> Hash:
+    if algorithm.name not in SIGNATURE_HASHES:
+        raise AlgorithmNotSupported(
+            f"Card keys do not sign with {algorithm.name}.", remedy="Use SHA-256, SHA-384 or SHA-512."
+        )
+    return HASHES[algorithm.name]
+
+
+def pss_salt_length(padding: paddings.PSS, used: Hash, modulus_bits: int) -> int:
+    """The salt's length in bytes (RFC 8017, 9.1.1). ``ValueError`` if it does not fit."""
+    longest = (modulus_bits + 6) // 8 - used.size - 2
+    wanted = padding._salt_length  # noqa: SLF001  as above
+    if isinstance(wanted, int):
+        length = wanted
+    elif wanted is paddings.PSS.DIGEST_LENGTH:
+        length = used.size
+    else:  # MAX_LENGTH, and AUTO, which signs with the longest
+        length = longest
+    if not 0 <= length <= longest:
+        raise ValueError(f"a salt of {length} bytes does not fit; at most {longest} do")
+    return length

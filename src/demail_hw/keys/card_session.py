@@ -1,0 +1,81 @@
+"""A reader, the card in it, and the time that each command is given."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from demail_hw.address import Address
+from demail_hw.errors import UnexpectedCard
+from demail_hw.interfaces import CardConnection, Deadline, Reader, ShareMode, Timeouts
+from demail_hw.registry import open_reader
+from demail_hw.tcos.card import TcosCard
+from demail_hw.tcos.profiles import profile_for
+
+__all__ = ["CardSession"]
+
+
+class CardSession:
+    """An open card. ``serial``: its ICCSN; it is the card that the address demands, or opening failed.
+
+    A context manager; closing it powers the card off and lets the reader go.
+    """
+
+    __slots__ = ("_resources", "card", "connection", "reader", "serial", "timeouts")
+
+    def __init__(self, reader: Reader, connection: CardConnection, *, timeouts: Timeouts) -> None:
+        self.reader = reader
+        self.connection = connection
+        self.timeouts = timeouts
+        self.card = TcosCard(connection, profile_for(connection.atr))
+        self._resources = contextlib.ExitStack()
+        with self.transaction() as deadline:
+            self.serial = self.card.serial_number(deadline=deadline)
+
+    @classmethod
+    def open(cls, address: Address | str, *, timeouts: Timeouts | None = None) -> Self:
+        """Open the card that an address means.
+
+        Errors: :class:`~demail_hw.errors.UnexpectedCard` if ``?card=`` names another one, and whatever stands
+        in the way: transport, reader, card.
+        """
+        parsed = Address.parse(address) if isinstance(address, str) else address
+        times = timeouts or Timeouts()
+        with contextlib.ExitStack() as resources:
+            reader = open_reader(parsed, timeouts=times)
+            resources.callback(reader.close)
+            connection = reader.connect(ShareMode.EXCLUSIVE, deadline=time.monotonic() + times.command)
+            resources.callback(connection.close)
+            session = cls(reader, connection, timeouts=times)
+            _check_card(session.serial, parsed.card)
+            session._resources = resources.pop_all()
+        return session
+
+    def deadline(self) -> Deadline:
+        """The moment until which an operation that begins now may last."""
+        return time.monotonic() + self.timeouts.command
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Deadline]:
+        """Have the card alone; gives the deadline of what is done in the block."""
+        deadline = self.deadline()
+        with self.connection.transaction(deadline=deadline):
+            yield deadline
+
+    def close(self) -> None:
+        """Let card and reader go. Closing twice is allowed."""
+        self._resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _check_card(serial: str, demanded: str | None) -> None:
+    if demanded is not None and demanded.upper() != serial:
+        raise UnexpectedCard(f"The card in the reader is {serial}, and {demanded.upper()} was asked for.")

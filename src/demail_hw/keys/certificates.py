@@ -1,0 +1,139 @@
+"""The certificates on a card: unwrapped, paired with their keys by public key, and with their chain."""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from demail_hw.errors import CertificateError, FileNotFound, KeyNotFound, ProtocolViolation
+from demail_hw.interfaces import Deadline
+from demail_hw.iso7816 import tlv
+from demail_hw.tcos.card import PublicKeyParts, TcosCard
+from demail_hw.tcos.profiles import Application, KeySlot
+
+__all__ = ["build_chain", "read_issuers", "read_key_certificate", "unwrap"]
+
+_LOG = logging.getLogger(__name__)
+_SEQUENCE = 0x30
+_OBJECT_IDENTIFIER = 0x06
+
+
+def unwrap(content: bytes) -> bytes | None:
+    """The certificate's DER in an EF: bare, or in a userCertificate container ``SEQUENCE { OID, Certificate }``.
+
+    None if the file was never written. Errors: :class:`~demail_hw.errors.CertificateError`.
+    """
+    if not content or content[:1] in {b"\xff", b"\x00"}:
+        return None
+    try:
+        outer, whole = _first_object(content)
+        inner, object_identifier = _first_object(outer.value)
+        if outer.tag != _SEQUENCE:
+            raise CertificateError("A certificate file does not begin with a SEQUENCE.")
+        if inner.tag != _OBJECT_IDENTIFIER:
+            return whole
+        return _first_object(outer.value[len(object_identifier) :])[1]
+    except ProtocolViolation as error:
+        raise CertificateError(f"A certificate file is broken: {error.message}") from error
+
+
+def _first_object(content: bytes) -> tuple[tlv.Tlv, bytes]:
+    """The data object that ``content`` begins with, and its bytes; what follows it is padding."""
+    header = tlv.decode_header(content)
+    total = header.size + header.length
+    whole = content[:total]
+    if len(whole) < total:
+        raise CertificateError(f"A certificate file ends after {len(whole)} of {total} bytes.")
+    return tlv.Tlv(header.tag, whole[header.size :]), whole
+
+
+def read_key_certificate(card: TcosCard, key: KeySlot, *, deadline: Deadline) -> x509.Certificate:
+    """The certificate of a key; inside a transaction.
+
+    It is the first of the key's certificate files whose public key is the key's own (EF.PK); where the card has no
+    EF.PK, the first at all. Errors: :class:`~demail_hw.errors.KeyNotFound` if there is no certificate,
+    :class:`~demail_hw.errors.CertificateError` if it is broken or belongs to another key.
+    """
+    expected = _read_public_key(card, key, deadline)
+    strangers = []
+    for file_id in key.certificate_files:
+        certificate = _read_certificate(card, key.application, file_id, deadline)
+        if certificate is None:
+            continue
+        if expected is None or _numbers(certificate) == expected:
+            return certificate
+        strangers.append(f"{file_id:04X}")
+    if strangers:
+        raise CertificateError(
+            f"The certificate of the {key.label} in {', '.join(strangers)} belongs to another key.",
+            remedy="Write the certificate that was issued for this card's key.",
+        )
+    raise KeyNotFound(f"The card holds no certificate for the {key.label}.")
+
+
+def _read_public_key(card: TcosCard, key: KeySlot, deadline: Deadline) -> PublicKeyParts | None:
+    try:
+        return card.read_public_key(key.application, key.public_key_file, deadline=deadline)
+    except FileNotFound:
+        return None
+
+
+def _read_certificate(
+    card: TcosCard, application: Application, file_id: int, deadline: Deadline
+) -> x509.Certificate | None:
+    try:
+        der = unwrap(card.read_file(application, file_id, deadline=deadline))
+        return None if der is None else x509.load_der_x509_certificate(der)
+    except FileNotFound:
+        return None
+    except ValueError as error:
+        raise CertificateError(f"The certificate in EF {file_id:04X} is broken.") from error
+    except CertificateError as error:
+        raise CertificateError(f"EF {file_id:04X}: {error.message}") from error
+
+
+def _numbers(certificate: x509.Certificate) -> PublicKeyParts | None:
+    public_key = certificate.public_key()
+    if not isinstance(public_key, rsa.RSAPublicKey):
+        return None
+    numbers = public_key.public_numbers()
+    return PublicKeyParts(numbers.n, numbers.e)
+
+
+def read_issuers(card: TcosCard, *, deadline: Deadline) -> tuple[x509.Certificate, ...]:
+    """The issuers' certificates that the card holds; inside a transaction. Broken ones are logged and left out."""
+    return tuple(_issuers(card, deadline))
+
+
+def _issuers(card: TcosCard, deadline: Deadline) -> Iterator[x509.Certificate]:
+    for application, file_id in card.profile.chain_files:
+        try:
+            certificate = _read_certificate(card, application, file_id, deadline)
+        except CertificateError as error:
+            _LOG.warning("%s", error)
+            continue
+        if certificate is not None:
+            yield certificate
+
+
+def build_chain(certificate: x509.Certificate, issuers: Sequence[x509.Certificate]) -> tuple[x509.Certificate, ...]:
+    """The issuers above a certificate, nearest first, as far as they are known; each link's signature holds."""
+    chain: list[x509.Certificate] = []
+    current = certificate
+    while current.issuer != current.subject:
+        issuer = next((candidate for candidate in issuers if _issued(candidate, current)), None)
+        if issuer is None or issuer in chain:
+            break
+        chain.append(issuer)
+        current = issuer
+    return tuple(chain)
+
+
+def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True

@@ -1,0 +1,167 @@
+"""The key provider of a TCOS card, and the function that opens it."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from demail_hw.address import Address
+from demail_hw.errors import CertificateError, KeyNotFound, KeyProviderError
+from demail_hw.identity import Identity, KeyRole
+from demail_hw.interfaces import Buffer, Deadline, KeyProvider, Timeouts
+from demail_hw.keys.card_session import CardSession
+from demail_hw.keys.certificates import build_chain, read_issuers, read_key_certificate
+from demail_hw.keys.pin_guard import PinGuard
+from demail_hw.keys.private_keys import CardRsaPrivateKey
+from demail_hw.pin_sources import CallablePinSource, parse_pin_source
+from demail_hw.secrets import PinSource
+from demail_hw.tcos.profiles import KeyOperation, KeySlot, PinName, PinSlot
+
+__all__ = ["TcosKeyProvider", "open_provider"]
+
+_LOG = logging.getLogger(__name__)
+
+
+def open_provider(
+    uri: Address | str,
+    pin: PinSource | str | Callable[[], Buffer] | None = None,
+    *,
+    which: PinName | str = PinName.GLOBAL,
+    timeouts: Timeouts | None = None,
+) -> KeyProvider:
+    """Open the keys of the card that an address means.
+
+    ``pin``: where the PIN comes from, asked when the first key is used: a source such as
+    ``"credential:demail-pin"``, a :class:`~demail_hw.secrets.PinSource`, or a function that returns the PIN's bytes.
+    ``which``: the PIN to use; it decides which keys there are, the NetKey keys or the SigG key.
+
+    Errors: ``ValueError`` for a malformed address; any :class:`~demail_hw.errors.HardwareError` on the way.
+    """
+    source, pin_name = _pin_source(pin), PinName(which)
+    session = CardSession.open(uri, timeouts=timeouts)
+    with contextlib.ExitStack() as guard:
+        guard.callback(session.close)
+        provider = TcosKeyProvider(session, source, which=pin_name)
+        guard.pop_all()
+    return provider
+
+
+def _pin_source(pin: PinSource | str | Callable[[], Buffer] | None) -> PinSource | None:
+    if isinstance(pin, str):
+        return parse_pin_source(pin)
+    if callable(pin):
+        return CallablePinSource(pin)
+    return pin
+
+
+class _CardOperation(Protocol):
+    def __call__(self, key: KeySlot, data: Buffer, /, *, deadline: Deadline) -> bytes: ...
+
+
+class _CardKey:
+    """One key's :class:`~demail_hw.keys.private_keys.RsaOperations`: each opens a transaction of its own."""
+
+    __slots__ = ("_card", "_guard", "_key", "_pin", "_session", "decrypts", "raw")
+
+    def __init__(self, session: CardSession, guard: PinGuard, key: KeySlot, pin: PinSlot) -> None:
+        self._session = session
+        self._card = session.card
+        self._guard = guard
+        self._key = key
+        self._pin = pin
+        self.raw = key.operation is KeyOperation.DECIPHER
+        self.decrypts = key.decrypts
+
+    def sign_digest_info(self, digest_info: bytes) -> bytes:
+        """PSO CDS."""
+        return self._perform(self._card.compute_digital_signature, digest_info)
+
+    def raw_rsa(self, block: bytes) -> bytes:
+        """PSO DECIPHER."""
+        return self._perform(self._card.decipher, block)
+
+    def _perform(self, operation: _CardOperation, data: bytes) -> bytes:
+        deadline = self._session.deadline()
+        with self._session.connection.transaction(deadline=deadline):
+            if not self._card.is_verified(self._pin):
+                self._guard.verify(self._card, self._pin, deadline=deadline)
+            return operation(self._key, data, deadline=deadline)
+
+
+class TcosKeyProvider:
+    """The keys of an open TCOS card (a :class:`~demail_hw.interfaces.KeyProvider`)."""
+
+    def __init__(self, session: CardSession, source: PinSource | None, *, which: PinName = PinName.GLOBAL) -> None:
+        self._session = session
+        card = session.card
+        pin = card.profile.pin(which)
+        self._which = which
+        self._keys = card.profile.keys_opened_by(pin)
+        guard = PinGuard(source)
+        with session.transaction() as deadline:
+            issuers = read_issuers(card, deadline=deadline)
+        self._found: dict[KeyRole, Identity | KeyProviderError] = {}
+        for key in self._keys:
+            self._found[key.role] = self._load(key, _CardKey(session, guard, key, pin), issuers)
+
+    def _load(
+        self, key: KeySlot, operations: _CardKey, issuers: Sequence[x509.Certificate]
+    ) -> Identity | KeyProviderError:
+        # A broken certificate spoils its own key, not the others; it is raised when that key is asked for.
+        try:
+            with self._session.transaction() as deadline:
+                certificate = read_key_certificate(self._session.card, key, deadline=deadline)
+        except (CertificateError, KeyNotFound) as error:
+            _LOG.warning("%s", error)
+            return error
+        public_key = certificate.public_key()
+        if not isinstance(public_key, rsa.RSAPublicKey):
+            return CertificateError(f"The certificate of the {key.label} holds no RSA key.")
+        return Identity(
+            role=key.role,
+            label=key.label,
+            private_key=CardRsaPrivateKey(public_key, operations),
+            certificate=certificate,
+            chain=build_chain(certificate, issuers),
+        )
+
+    @property
+    def session(self) -> CardSession:
+        """The card itself."""
+        return self._session
+
+    def identities(self) -> Sequence[Identity]:
+        """Every key of the card that has a good certificate and that the PIN opens."""
+        return tuple(found for found in self._found.values() if isinstance(found, Identity))
+
+    def identity(self, role: KeyRole) -> Identity:
+        """The key of this role.
+
+        Errors: :class:`~demail_hw.errors.KeyNotFound`; :class:`~demail_hw.errors.CertificateError` if its
+        certificate is broken or belongs to another key.
+        """
+        found = self._found.get(role)
+        if isinstance(found, Identity):
+            return found
+        if found is not None:
+            raise found
+        raise KeyNotFound(
+            f"The PIN {self._which.value} opens no {role.value} key on this card.",
+            remedy="Name another PIN with which=.",
+        )
+
+    def close(self) -> None:
+        """Let the card go. Closing twice is allowed."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,51 @@
+"""Address -> driver, by entry points: our own drivers are found the way anybody else's are."""
+
+import importlib.metadata
+
+from demail_hw.address import Address
+from demail_hw.errors import ConfigurationError
+from demail_hw.interfaces import Reader, ReaderDriver, ReaderInfo, Timeouts
+
+__all__ = ["find_readers", "open_reader", "reader_driver", "reader_schemes"]
+
+_READERS = "demail_hw.readers"
+
+
+def reader_schemes() -> tuple[str, ...]:
+    """Every scheme that a reader address can have here, sorted."""
+    return tuple(sorted({point.name for point in importlib.metadata.entry_points(group=_READERS)}))
+
+
+def reader_driver(scheme: str) -> ReaderDriver:
+    """The driver of a scheme.
+
+    Errors: :class:`~demail_hw.errors.ConfigurationError` if there is none, or it cannot be loaded because its
+    extra is not installed.
+    """
+    points = importlib.metadata.entry_points(group=_READERS, name=scheme)
+    if not points:
+        known = ", ".join(reader_schemes())
+        raise ConfigurationError(
+            f"No driver for addresses of the scheme {scheme!r}.", remedy=f"Installed schemes: {known}."
+        )
+    point = next(iter(points))
+    try:
+        driver: ReaderDriver = point.load()()
+    except ImportError as error:
+        raise ConfigurationError(
+            f"The driver for {scheme!r} needs the module {error.name!r}, which is not installed.",
+            remedy="Install the extra of this driver (pip install 'demail-hw[all]').",
+        ) from error
+    return driver
+
+
+def open_reader(address: Address | str, *, timeouts: Timeouts | None = None) -> Reader:
+    """Open the one reader that an address means."""
+    parsed = Address.parse(address) if isinstance(address, str) else address
+    return reader_driver(parsed.scheme).open(parsed, timeouts=timeouts or Timeouts())
+
+
+def find_readers(address: Address | str, *, timeouts: Timeouts | None = None) -> tuple[ReaderInfo, ...]:
+    """The readers that an address can mean."""
+    parsed = Address.parse(address) if isinstance(address, str) else address
+    return tuple(reader_driver(parsed.scheme).find(parsed, timeouts=timeouts or Timeouts()))

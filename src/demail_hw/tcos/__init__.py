@@ -1,0 +1,1 @@
+"""TCOS: files, PINs, keys, and the profiles of the cards."""

@@ -1,0 +1,64 @@
+"""Status word -> typed error: what a TCOS card means by its answers."""
+
+from typing import Final
+
+from demail_hw.errors import (
+    CardError,
+    FileNotFound,
+    PinBlocked,
+    PinIncorrect,
+    PinNotInitialized,
+    SecurityStatus,
+)
+from demail_hw.iso7816.apdu import CommandApdu, ResponseApdu
+from demail_hw.iso7816.status import StatusWord, describe, retries_left
+
+__all__ = ["check", "check_pin_answer"]
+
+_ERRORS: Final[dict[int, type[CardError]]] = {
+    StatusWord.FILE_OR_APPLICATION_NOT_FOUND: FileNotFound,
+    StatusWord.RECORD_NOT_FOUND: FileNotFound,
+    StatusWord.SECURITY_STATUS_NOT_SATISFIED: SecurityStatus,
+}
+_REMEDIES: Final[dict[type[CardError], str]] = {
+    SecurityStatus: "Give the PIN that opens this key, and see that the card allows this use of it.",
+}
+
+
+def check(response: ResponseApdu, command: CommandApdu, *, also: frozenset[int] = frozenset()) -> bytes:
+    """The data of a response with status 9000, or with one of ``also``.
+
+    Errors: :class:`~demail_hw.errors.CardError` or one of its kinds for any other status.
+    """
+    status = response.status
+    if status == StatusWord.NORMAL_PROCESSING or status in also:
+        return response.data
+    kind = _ERRORS.get(status, CardError)
+    raise kind(
+        f"The card refused {command.name}: {describe(status)}",
+        status=status,
+        command=command.name,
+        remedy=_REMEDIES.get(kind),
+    )
+
+
+def check_pin_answer(response: ResponseApdu, command: CommandApdu) -> None:
+    """Success of a command that carried a PIN (ISO 7816-4, 11.5; 6985 is TCOS' NullPIN).
+
+    Errors: :class:`~demail_hw.errors.PinIncorrect`, :class:`~demail_hw.errors.PinBlocked`,
+    :class:`~demail_hw.errors.PinNotInitialized`, or another :class:`~demail_hw.errors.CardError`.
+    """
+    status = response.status
+    left = retries_left(status)
+    if status == StatusWord.AUTHENTICATION_METHOD_BLOCKED or left == 0:
+        raise PinBlocked("The PIN is blocked.", status=status, command=command.name)
+    if left is not None:
+        raise PinIncorrect(
+            f"The card refused the PIN; {left} {'try is' if left == 1 else 'tries are'} left.",
+            retries_left=left,
+            status=status,
+            command=command.name,
+        )
+    if status == StatusWord.CONDITIONS_OF_USE_NOT_SATISFIED:
+        raise PinNotInitialized("The card still has its NullPIN.", status=status, command=command.name)
+    check(response, command)

@@ -1,0 +1,245 @@
+"""A TCOS card: files, PINs, security environment and keys, with as few commands as the card's state allows."""
+
+import dataclasses
+import enum
+from typing import Final, assert_never
+
+from demail_hw.errors import FileNotFound, ProtocolViolation, UnexpectedCard
+from demail_hw.interfaces import Buffer, CardConnection, Deadline
+from demail_hw.iso7816 import tlv
+from demail_hw.iso7816.apdu import MAX_SHORT_NE, CommandApdu, ResponseApdu
+from demail_hw.iso7816.channel import Channel
+from demail_hw.iso7816.status import StatusWord, retries_left
+from demail_hw.secrets import PinPermit
+from demail_hw.tcos import commands
+from demail_hw.tcos.answers import check, check_pin_answer
+from demail_hw.tcos.profiles import Application, KeyOperation, KeySlot, PinSlot, Profile
+
+__all__ = ["PinState", "PinStatus", "PublicKeyParts", "TcosCard"]
+
+_EF_GDO: Final = 0x2F02
+_ICCSN_TAG: Final = 0x5A
+_END_OF_FILE: Final = frozenset({StatusWord.END_OF_FILE_REACHED, StatusWord.WRONG_P1_P2})
+_MAX_FILE: Final = 0x8000  # READ BINARY's offset ends there
+_UNWRITTEN: Final = 0xFF
+_MODULUS_RECORD: Final = 1
+_EXPONENT_RECORD: Final = 2
+
+
+class PinState(enum.Enum):
+    """What VERIFY without data tells about a PIN."""
+
+    READY = "ready"
+    VERIFIED = "verified"
+    BLOCKED = "blocked"
+    NULL_PIN = "NullPIN"
+    ABSENT = "absent"
+    UNREADABLE = "unreadable"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PinStatus:
+    """State of a PIN; ``retries_left`` is known in the states READY and BLOCKED alone."""
+
+    state: PinState
+    retries_left: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PublicKeyParts:
+    """An RSA public key as EF.PK holds it."""
+
+    modulus: int
+    exponent: int
+
+
+_PIN_STATES: Final[dict[int, PinStatus]] = {
+    StatusWord.NORMAL_PROCESSING: PinStatus(PinState.VERIFIED),
+    StatusWord.AUTHENTICATION_METHOD_BLOCKED: PinStatus(PinState.BLOCKED, 0),
+    StatusWord.CONDITIONS_OF_USE_NOT_SATISFIED: PinStatus(PinState.NULL_PIN),
+    StatusWord.REFERENCED_DATA_NOT_FOUND: PinStatus(PinState.ABSENT),
+    StatusWord.INCORRECT_DATA_FIELD: PinStatus(PinState.ABSENT),
+}
+
+
+class TcosCard:
+    """The card behind a connection.
+
+    Every method sends commands and must be called inside ``connection.transaction()``; what this object remembers
+    of the card's state (application, security environment, verified PIN) holds as long as the connection's epoch.
+    """
+
+    __slots__ = ("_application", "_connection", "_environment", "_epoch", "_verified", "channel", "profile")
+
+    def __init__(self, connection: CardConnection, profile: Profile, *, channel: Channel | None = None) -> None:
+        self.profile = profile
+        self.channel = channel or Channel(connection)
+        self._connection = connection
+        self._forget(connection.epoch)
+
+    def _forget(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._application: Application | None = None
+        self._environment: KeySlot | None = None
+        self._verified: frozenset[PinSlot] = frozenset()
+
+    def _catch_up(self) -> None:
+        epoch = self._connection.epoch
+        if epoch != self._epoch:
+            self._forget(epoch)
+
+    def _send(self, command: CommandApdu, deadline: Deadline) -> ResponseApdu:
+        return self.channel.send(command, deadline=deadline)
+
+    # --- files
+
+    def _select(self, application: Application, deadline: Deadline) -> None:
+        self._catch_up()
+        if self._application is application:
+            return
+        self._leave_application()
+        command = commands.select_application(application.value)
+        check(self._send(command, deadline), command)
+        self._application = application
+
+    def _leave_application(self) -> None:
+        # Local PINs and key references belong to the current DF; the global PIN's state stays (ISO 7816-4, 9.3).
+        self._application = None
+        self._environment = None
+        self._verified = frozenset(pin for pin in self._verified if pin.application is None)
+
+    def serial_number(self, *, deadline: Deadline) -> str:
+        """The ICCSN in EF.GDO as hexadecimal digits (ISO 7812-1, DIN 66291).
+
+        Errors: :class:`~demail_hw.errors.UnexpectedCard` if there is none.
+        """
+        self._catch_up()
+        self._leave_application()
+        command = commands.select_master_file()
+        check(self._send(command, deadline), command)
+        try:
+            content = self._read_current(_EF_GDO, deadline)
+        except FileNotFound as error:
+            raise UnexpectedCard("The card has no EF.GDO and so no serial number.", command=error.command) from error
+        number = tlv.find(tlv.decode_all(content), _ICCSN_TAG)
+        if number is None:
+            raise UnexpectedCard("The card's EF.GDO holds no serial number.")
+        return number.value.hex().upper()
+
+    def read_file(self, application: Application, file_id: int, *, deadline: Deadline) -> bytes:
+        """The content of a transparent EF, to the end of its first TLV object, or else to its end.
+
+        Errors: :class:`~demail_hw.errors.FileNotFound`.
+        """
+        self._select(application, deadline)
+        return self._read_current(file_id, deadline)
+
+    def _read_current(self, file_id: int, deadline: Deadline) -> bytes:
+        select = commands.select_elementary_file(file_id)
+        check(self._send(select, deadline), select)
+        content = bytearray()
+        wanted = _MAX_FILE
+        while len(content) < wanted:
+            command = commands.read_binary(len(content), min(MAX_SHORT_NE, wanted - len(content)))
+            response = self._send(command, deadline)
+            content += check(response, command, also=_END_OF_FILE)
+            if response.status != StatusWord.NORMAL_PROCESSING or not response.data or content[0] == _UNWRITTEN:
+                break
+            wanted = min(wanted, _object_length(bytes(content)))
+        return bytes(content[:wanted])
+
+    def read_public_key(self, application: Application, file_id: int, *, deadline: Deadline) -> PublicKeyParts:
+        """An EF.PK: record 1 is the modulus, record 2 the exponent, big-endian (TCOS 3).
+
+        Errors: :class:`~demail_hw.errors.FileNotFound`.
+        """
+        self._select(application, deadline)
+        select = commands.select_elementary_file(file_id)
+        check(self._send(select, deadline), select)
+        modulus, exponent = (self._read_number(record, deadline) for record in (_MODULUS_RECORD, _EXPONENT_RECORD))
+        return PublicKeyParts(modulus, exponent)
+
+    def _read_number(self, record: int, deadline: Deadline) -> int:
+        command = commands.read_record(record)
+        return int.from_bytes(check(self._send(command, deadline), command), "big")
+
+    # --- PINs
+
+    def _select_for(self, pin: PinSlot, deadline: Deadline) -> None:
+        if pin.application is not None:
+            self._select(pin.application, deadline)
+        else:
+            self._catch_up()
+
+    def pin_status(self, pin: PinSlot, *, deadline: Deadline) -> PinStatus:
+        """Ask for the tries left; spends none."""
+        self._select_for(pin, deadline)
+        status = self._send(commands.pin_status(pin.reference), deadline).status
+        left = retries_left(status)
+        if left is not None:
+            return PinStatus(PinState.READY if left else PinState.BLOCKED, left)
+        return _PIN_STATES.get(status, PinStatus(PinState.UNREADABLE))
+
+    def verify(self, pin: PinSlot, permit: PinPermit, *, deadline: Deadline) -> None:
+        """VERIFY with a permit of the PIN guard, once.
+
+        Errors: :class:`~demail_hw.errors.PinIncorrect`, :class:`~demail_hw.errors.PinBlocked` and their kin.
+        """
+        self._select_for(pin, deadline)
+        command = commands.verify(permit)
+        check_pin_answer(self._send(command, deadline), command)
+        self._verified |= {pin}
+
+    def is_verified(self, pin: PinSlot) -> bool:
+        """Whether this object verified the PIN since the card last lost its state."""
+        self._catch_up()
+        return pin in self._verified
+
+    # --- keys
+
+    def prepare(self, key: KeySlot, *, deadline: Deadline) -> None:
+        """Select the key's application and set its security environment, unless both hold already."""
+        self._select(key.application, deadline)
+        if self._environment is key:
+            return
+        self._environment = None
+        command = _environment_command(key)
+        check(self._send(command, deadline), command)
+        self._environment = key
+
+    def compute_digital_signature(self, key: KeySlot, digest_info: Buffer, *, deadline: Deadline) -> bytes:
+        """PSO CDS: the card pads the DigestInfo and signs it. One command when the key is prepared."""
+        return self._perform(key, commands.compute_digital_signature(digest_info), deadline)
+
+    def decipher(self, key: KeySlot, block: Buffer, *, deadline: Deadline) -> bytes:
+        """PSO DECIPHER: the raw RSA operation on a block of the modulus' length. One command when prepared."""
+        return self._perform(key, commands.decipher(block), deadline)
+
+    def _perform(self, key: KeySlot, command: CommandApdu, deadline: Deadline) -> bytes:
+        if self._environment is not key or self._connection.epoch != self._epoch:
+            self.prepare(key, deadline=deadline)
+        response = self._send(command, deadline)
+        if response.status == StatusWord.NORMAL_PROCESSING:
+            return response.data
+        # What was assumed of the card's state was wrong, or may be: the next operation begins anew.
+        self._forget(self._epoch)
+        return check(response, command)
+
+
+def _object_length(content: bytes) -> int:
+    """The length of the TLV object that a file begins with; the longest file if it begins with none."""
+    try:
+        header = tlv.decode_header(content)
+    except ProtocolViolation:
+        return _MAX_FILE
+    return header.size + header.length
+
+
+def _environment_command(key: KeySlot) -> CommandApdu:
+    match key.operation:
+        case KeyOperation.COMPUTE_DIGITAL_SIGNATURE:
+            return commands.manage_security_environment_for_signature(key.reference)
+        case KeyOperation.DECIPHER:
+            return commands.manage_security_environment_for_decipher(key.reference)
+        case _:
+            assert_never(key.operation)

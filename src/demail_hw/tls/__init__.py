@@ -1,0 +1,1 @@
+"""TLS with a card's key in an ordinary ssl.SSLContext."""

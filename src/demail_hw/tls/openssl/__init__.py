@@ -1,0 +1,1 @@
+"""An OpenSSL 3 provider in ctypes, through which libssl asks the card for its signature."""

@@ -1,0 +1,89 @@
+"""Key management (provider-keymgmt(7)): handles of keys whose private half OpenSSL never sees.
+
+A handle is a block of OpenSSL's memory that holds the id of a registered key, and nothing else. So OpenSSL's own
+CRYPTO_free frees it, and a key that outlives the interpreter can be freed without any Python.
+"""
+
+import ctypes
+from typing import Final
+
+from demail_hw.tls.openssl.dispatch import DispatchTable
+from demail_hw.tls.openssl.failures import Failures
+from demail_hw.tls.openssl.key_registry import KeyId, KeyRegistry
+from demail_hw.tls.openssl.library import OpenSsl
+from demail_hw.tls.openssl.params import answer, describe, read
+from demail_hw.tls.openssl.public_half import EXPORT_TYPES, PARAM_TYPES
+from demail_hw.tls.openssl.structures import KeymgmtFunction, Selection
+
+__all__ = ["HARDWARE_KEY", "KeyManagement"]
+
+HARDWARE_KEY: Final = b"hw-key"
+"""The parameter in which an id comes in."""
+
+_POINTER, _INT = ctypes.c_void_p, ctypes.c_int
+_EXPORT_CALLBACK: Final = ctypes.CFUNCTYPE(_INT, _POINTER, _POINTER)
+
+
+class KeyManagement:
+    """The functions behind one kind of key. ``signature_name``: the algorithm that signs with it."""
+
+    def __init__(self, library: OpenSsl, registry: KeyRegistry, failures: Failures, signature_name: bytes) -> None:
+        self._library = library
+        self._registry = registry
+        self._signature_name = ctypes.create_string_buffer(signature_name)
+        self._gettable = describe(PARAM_TYPES)
+        self._exportable = describe(EXPORT_TYPES)
+        self.table = DispatchTable(
+            failures,
+            {
+                KeymgmtFunction.NEW: (ctypes.CFUNCTYPE(_POINTER, _POINTER), self._new),
+                KeymgmtFunction.GET_PARAMS: (ctypes.CFUNCTYPE(_INT, _POINTER, _POINTER), self._get_params),
+                KeymgmtFunction.GETTABLE_PARAMS: (ctypes.CFUNCTYPE(_POINTER, _POINTER), self._gettable_params),
+                KeymgmtFunction.QUERY_OPERATION_NAME: (ctypes.CFUNCTYPE(_POINTER, _INT), self._operation_name),
+                KeymgmtFunction.HAS: (ctypes.CFUNCTYPE(_INT, _POINTER, _INT), self._has),
+                KeymgmtFunction.IMPORT: (ctypes.CFUNCTYPE(_INT, _POINTER, _INT, _POINTER), self._import),
+                KeymgmtFunction.IMPORT_TYPES: (ctypes.CFUNCTYPE(_POINTER, _INT), self._types),
+                KeymgmtFunction.EXPORT: (ctypes.CFUNCTYPE(_INT, _POINTER, _INT, _POINTER, _POINTER), self._export),
+                KeymgmtFunction.EXPORT_TYPES: (ctypes.CFUNCTYPE(_POINTER, _INT), self._types),
+            },
+            native={KeymgmtFunction.FREE: library.address("CRYPTO_free")},
+        )
+
+    def _new(self, _provider: int | None) -> int | None:
+        handle: int | None = self._library.functions.CRYPTO_malloc(ctypes.sizeof(KeyId), None, 0)
+        if handle is not None:
+            KeyId.from_address(handle).value = 0
+        return handle
+
+    def _get_params(self, handle: int, params: int | None) -> int:
+        answer(params, self._registry.at(handle).public.answers)
+        return True
+
+    def _gettable_params(self, _provider: int | None) -> int:
+        return ctypes.addressof(self._gettable)
+
+    def _operation_name(self, _operation: int) -> int:
+        return ctypes.addressof(self._signature_name)
+
+    def _has(self, _handle: int, _selection: int) -> int:
+        return True
+
+    def _import(self, handle: int, _selection: int, params: int | None) -> int:
+        key_id = read(params)[HARDWARE_KEY]
+        KeyId.from_address(handle).value = self._registry.find(int(key_id)).key_id
+        return True
+
+    def _types(self, _selection: int) -> int:
+        return ctypes.addressof(self._exportable)
+
+    def _export(self, handle: int, selection: int, callback: int, argument: int | None) -> int:
+        """Hand out the public half.
+
+        The refusal of anything private is what sends a signature to us: OpenSSL first tries to give the whole key
+        to its own provider.
+        """
+        if selection & Selection.PRIVATE_KEY:
+            return False
+        exported = self._registry.at(handle).exported
+        done: int = _EXPORT_CALLBACK(callback)(exported.address, argument)
+        return done

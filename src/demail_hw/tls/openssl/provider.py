@@ -1,0 +1,154 @@
+"""An OpenSSL 3 provider written in ctypes (provider(7)): how a handshake reaches the key.
+
+::
+
+    ssl.SSLContext                                   _attach.py_ gave its SSL_CTX an EVP_PKEY of this provider
+      do_handshake -> libssl, CertificateVerify
+        EVP_DigestSignInit                           tries its own RSA first: _keymgmt_ refuses to export the
+                                                     private half, so it asks the provider of the key
+          SIGNATURE newctx, digest_sign_init,        _signature_: which key, which hash,
+          set_ctx_params                             which padding
+        EVP_DigestSign
+          SIGNATURE digest_sign                      private_key.sign(message, padding, hash): the card
+
+The key as OpenSSL sees it is a block of memory with a number in it. The private key, a card's or any other of
+cryptography's classes, stays in Python, held by its context (_key_registry_). What it raises goes round OpenSSL
+(_failures_) and comes out as the cause of the ``ssl.SSLError``.
+
+The provider lives in a library context of its own, and is the only one there: nothing else in the process ever
+fetches an algorithm from it, and it needs no configuration. libssl may use its keys nevertheless.
+
+OpenSSL cleans up after the interpreter has gone, and a Python function that is called then ends the process.
+Therefore the provider has no teardown and is never unloaded, handles are freed by CRYPTO_free itself, and the
+tables and everything they point to are never given back.
+"""
+
+import ctypes
+import threading
+from typing import Final
+
+from demail_hw.identity import PrivateKey
+from demail_hw.tls.openssl.certificate_request import CertificateRequests
+from demail_hw.tls.openssl.dispatch import DispatchTable
+from demail_hw.tls.openssl.failures import Failures
+from demail_hw.tls.openssl.key_registry import KeyRegistry, RegisteredKey
+from demail_hw.tls.openssl.keymgmt import HARDWARE_KEY, KeyManagement
+from demail_hw.tls.openssl.library import OpenSsl, unsupported
+from demail_hw.tls.openssl.params import OwnedParams
+from demail_hw.tls.openssl.signature import Signatures
+from demail_hw.tls.openssl.structures import Algorithm, Operation, ProviderFunction, Selection
+
+__all__ = ["SHARED_PROVIDER", "OpenSslKeyProvider", "SharedProvider"]
+
+_NAME: Final = b"demailhw"
+_PROPERTIES: Final = b"provider=demailhw"
+_RSA_NAMES: Final = b"RSA:rsaEncryption:1.2.840.113549.1.1.1"
+_EC_NAMES: Final = b"EC:id-ecPublicKey:1.2.840.10045.2.1"
+_ECDSA_NAMES: Final = b"ECDSA"
+
+_POINTER, _INT = ctypes.c_void_p, ctypes.c_int
+_INIT: Final = ctypes.CFUNCTYPE(_INT, _POINTER, _POINTER, ctypes.POINTER(_POINTER), ctypes.POINTER(_POINTER))
+_QUERY: Final = ctypes.CFUNCTYPE(_POINTER, _POINTER, _INT, ctypes.POINTER(_INT))
+
+
+class OpenSslKeyProvider:
+    """The provider, loaded into ``library``. It stays for the life of the process: see the module's docstring.
+
+    Errors: :class:`~demail_hw.errors.TlsKeyUnsupported` if OpenSSL does not take it.
+    """
+
+    def __init__(self, library: OpenSsl) -> None:
+        self.library = library
+        self.failures = Failures()
+        self.registry = KeyRegistry()
+        self.signatures = Signatures(self.registry, self.failures)
+        self._rsa = KeyManagement(library, self.registry, self.failures, b"RSA")
+        self._ec = KeyManagement(library, self.registry, self.failures, b"ECDSA")
+        self._algorithms = {
+            Operation.KEYMGMT: _algorithms((_RSA_NAMES, self._rsa.table), (_EC_NAMES, self._ec.table)),
+            Operation.SIGNATURE: _algorithms(
+                (_RSA_NAMES, self.signatures.table), (_ECDSA_NAMES, self.signatures.table)
+            ),
+        }
+        self.certificate_requests = CertificateRequests(library, self.registry, self.failures)
+        self._table = DispatchTable(self.failures, {ProviderFunction.QUERY_OPERATION: (_QUERY, self._query)})
+        self._init_thunk = _INIT(self.failures.guard(self._init))
+        _make_immortal(self)
+        self._library_context = self._load()
+
+    def _load(self) -> int:
+        functions = self.library.functions
+        context: int | None = functions.OSSL_LIB_CTX_new()
+        if (
+            not context
+            or not functions.OSSL_PROVIDER_add_builtin(context, _NAME, self._init_thunk)
+            or not functions.OSSL_PROVIDER_load(context, _NAME)
+        ):
+            raise unsupported(f"its OpenSSL refused the provider ({self.library.take_reason()})")
+        return context
+
+    def _init(
+        self,
+        _core: int | None,
+        _core_functions: int | None,
+        table: "ctypes._Pointer[ctypes.c_void_p]",
+        context: "ctypes._Pointer[ctypes.c_void_p]",
+    ) -> int:
+        """The entry point (provider-base(7)). Every handle of ours is a number, so there is no context."""
+        table[0] = ctypes.c_void_p(self._table.address)
+        context[0] = ctypes.c_void_p(1)
+        return True
+
+    def _query(self, _context: int | None, operation: int, no_cache: "ctypes._Pointer[ctypes.c_int]") -> int | None:
+        no_cache[0] = 0
+        algorithms = self._algorithms.get(Operation(operation)) if operation in set(Operation) else None
+        return None if algorithms is None else ctypes.addressof(algorithms)
+
+    def new_evp_pkey(self, private_key: PrivateKey) -> tuple[RegisteredKey, int]:
+        """An EVP_PKEY for a key, for the caller to free, and the registration that keeps it usable."""
+        functions = self.library.functions
+        key = self.registry.register(private_key)
+        params = OwnedParams({HARDWARE_KEY: key.key_id})
+        pkey = _POINTER()
+        context = functions.EVP_PKEY_CTX_new_from_name(self._library_context, key.public.algorithm, None)
+        made = (
+            context
+            and functions.EVP_PKEY_fromdata_init(context) > 0
+            and functions.EVP_PKEY_fromdata(context, ctypes.byref(pkey), Selection.KEYPAIR, params.address) > 0
+        )
+        functions.EVP_PKEY_CTX_free(context)
+        if not made or not pkey.value:
+            raise unsupported(f"its OpenSSL refused the key ({self.library.take_reason()})") from self.failures.take()
+        return key, pkey.value
+
+
+def _algorithms(*named: tuple[bytes, DispatchTable]) -> "ctypes.Array[Algorithm]":
+    rows = [Algorithm(names, _PROPERTIES, table.address, None) for names, table in named]
+    return (Algorithm * (len(rows) + 1))(*rows)
+
+
+def _make_immortal(thing: object) -> None:
+    """Never give back an object, nor what it refers to, not even when the interpreter ends."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+class SharedProvider:
+    """The one provider of this process, made when the first key is attached.
+
+    It is shared because it cannot be taken back: OpenSSL keeps its functions to the end of the process, so every
+    further one would only be memory lost. It holds no key; a key belongs to its context.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._provider: OpenSslKeyProvider | None = None
+
+    def get(self) -> OpenSslKeyProvider:
+        """The provider. Errors: :class:`~demail_hw.errors.TlsKeyUnsupported`, and the next call tries again."""
+        with self._lock:
+            if self._provider is None:
+                self._provider = OpenSslKeyProvider(OpenSsl.find())
+            return self._provider
+
+
+SHARED_PROVIDER: Final = SharedProvider()

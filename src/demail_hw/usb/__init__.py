@@ -1,0 +1,1 @@
+"""USB 2.0: descriptors and setup packets."""

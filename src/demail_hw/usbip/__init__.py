@@ -1,0 +1,1 @@
+"""USB/IP: its messages, and both state machines without any I/O."""

@@ -1,0 +1,192 @@
+"""The client's side of a USB/IP connection, without I/O.
+
+``send`` gives the buffers to transmit, ``receive_data`` takes what came, ``next_event`` reports. What the server
+may not do raises :class:`~demail_hw.errors.ProtocolViolation`, and the machine is dead from then on.
+"""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from demail_hw.errors import Outcome, ProtocolViolation
+from demail_hw.interfaces import Buffer, Buffers
+from demail_hw.usbip.events import NEED_DATA, Closed, NeedData, UrbCompleted, UrbUnlinked
+from demail_hw.usbip.messages import (
+    HEADER_SIZE,
+    MAX_SEQNUM,
+    CmdSubmit,
+    CmdUnlink,
+    Command,
+    Direction,
+    OpRepDevlist,
+    OpRepImport,
+    OpReqDevlist,
+    OpReqImport,
+    RetSubmit,
+    RetUnlink,
+    decode_command,
+)
+from demail_hw.usbip.operations import OperationReader, parse_devlist, parse_import
+from demail_hw.usbip.receive_buffer import ReceiveBuffer
+
+__all__ = ["ClientEvent", "ClientRequest", "UsbIpClient"]
+
+ClientRequest: TypeAlias = OpReqDevlist | OpReqImport | CmdSubmit | CmdUnlink
+ClientEvent: TypeAlias = OpRepDevlist | OpRepImport | UrbCompleted | UrbUnlinked | Closed
+
+
+class UsbIpClient:
+    """One connection: either one device list, or one import and the transfers after it.
+
+    ``RuntimeError`` or ``ValueError`` if the caller breaks the protocol.
+    """
+
+    __slots__ = ("_buffer", "_closed", "_imported", "_pending", "_reader", "_seqnum", "_unlinks", "_violation")
+
+    def __init__(self) -> None:
+        self._buffer = ReceiveBuffer()
+        self._reader: OperationReader[OpRepDevlist] | OperationReader[OpRepImport] | None = None
+        self._imported = False
+        self._closed = False
+        self._violation: str | None = None
+        self._seqnum = 0
+        self._pending: dict[int, CmdSubmit] = {}
+        self._unlinks: dict[int, int] = {}
+
+    @property
+    def pending(self) -> Sequence[int]:
+        """The sequence numbers of the transfers that have no answer yet, oldest first."""
+        return tuple(self._pending)
+
+    def next_seqnum(self) -> int:
+        """A fresh sequence number, from 1 on."""
+        self._seqnum = self._seqnum % MAX_SEQNUM + 1
+        return self._seqnum
+
+    def send(self, request: ClientRequest, data: Buffers = ()) -> Sequence[Buffer]:
+        """The bytes of a request as a gather list; ``data`` of an OUT transfer is passed on uncopied."""
+        if self._violation is not None:
+            raise self._dead()
+        match request:
+            case CmdSubmit():
+                return self._send_submit(request, data)
+            case CmdUnlink():
+                return self._send_unlink(request)
+            case OpReqDevlist():
+                self._begin(OperationReader(parse_devlist()))
+            case OpReqImport():
+                self._begin(OperationReader(parse_import(request.bus_id)))
+        return (request.encode(),)
+
+    def receive_data(self, data: bytes) -> None:
+        """Take received bytes; empty means that the server closed the connection."""
+        if data:
+            self._buffer.feed(data)
+        else:
+            self._closed = True
+
+    def next_event(self) -> ClientEvent | NeedData:
+        """The next event, or :data:`~demail_hw.usbip.events.NEED_DATA`.
+
+        Errors: :class:`~demail_hw.errors.ProtocolViolation`; every later call raises it again.
+        """
+        if self._violation is not None:
+            raise self._dead()
+        try:
+            event = self._read_urb() if self._imported else self._read_operation()
+            return self._end() if event is NEED_DATA and self._closed else event
+        except ProtocolViolation as error:
+            self._violation = error.message
+            raise
+
+    def _begin(self, reader: OperationReader[OpRepDevlist] | OperationReader[OpRepImport]) -> None:
+        if self._reader is not None or self._imported:
+            raise RuntimeError("a connection takes one operation")
+        self._reader = reader
+
+    def _send_submit(self, command: CmdSubmit, data: Buffers) -> Sequence[Buffer]:
+        self._need_import()
+        length = command.transfer_buffer_length if command.direction == Direction.OUT else 0
+        if sum(map(len, data)) != length:
+            raise ValueError(f"a transfer of {length} bytes with other data")
+        if command.seqnum in self._pending:
+            raise ValueError(f"transfer {command.seqnum} is pending already")
+        self._pending[command.seqnum] = command
+        return (command.encode(), *data)
+
+    def _send_unlink(self, command: CmdUnlink) -> Sequence[Buffer]:
+        self._need_import()
+        if command.seqnum in self._unlinks:
+            raise ValueError(f"unlink {command.seqnum} is pending already")
+        self._unlinks[command.seqnum] = command.unlink_seqnum
+        return (command.encode(),)
+
+    def _need_import(self) -> None:
+        if not self._imported:
+            raise RuntimeError("a transfer needs an imported device")
+
+    def _read_operation(self) -> ClientEvent | NeedData:
+        if self._reader is None:
+            if len(self._buffer):
+                raise ProtocolViolation("The USB/IP server sent what nobody asked for.", outcome=Outcome.NOT_SENT)
+            return NEED_DATA
+        event = self._reader.read(self._buffer)
+        if event is NEED_DATA:
+            return NEED_DATA
+        self._reader.begun = False
+        self._imported = isinstance(event, OpRepImport) and event.device is not None
+        return event
+
+    def _read_urb(self) -> ClientEvent | NeedData:
+        buffer = self._buffer
+        if len(buffer) < HEADER_SIZE:
+            return NEED_DATA
+        command = decode_command(buffer.raw, buffer.offset)
+        if command == Command.RET_SUBMIT:
+            return self._read_ret_submit()
+        if command == Command.RET_UNLINK:
+            return self._read_ret_unlink()
+        raise ProtocolViolation(f"The USB/IP server sent the unknown command {command}.")
+
+    def _read_ret_submit(self) -> ClientEvent | NeedData:
+        buffer = self._buffer
+        answer = RetSubmit.decode(buffer.raw, buffer.offset)
+        # Everything is checked before the data is waited for: a length that lies never costs memory.
+        command = self._pending.get(answer.seqnum)
+        if command is None:
+            raise ProtocolViolation(f"The USB/IP server answered transfer {answer.seqnum}, which is not pending.")
+        if answer.actual_length > command.transfer_buffer_length:
+            raise ProtocolViolation(
+                f"The USB/IP server answered a transfer of {command.transfer_buffer_length} bytes"
+                f" with {answer.actual_length}."
+            )
+        # An answer to an OUT transfer carries no data, whatever its length says.
+        length = answer.actual_length if command.direction == Direction.IN else 0
+        if len(buffer) < HEADER_SIZE + length:
+            return NEED_DATA
+        buffer.skip(HEADER_SIZE)
+        del self._pending[answer.seqnum]
+        return UrbCompleted(answer.seqnum, answer.status, buffer.take(length))
+
+    def _read_ret_unlink(self) -> ClientEvent:
+        buffer = self._buffer
+        answer = RetUnlink.decode(buffer.raw, buffer.offset)
+        target = self._unlinks.pop(answer.seqnum, None)
+        if target is None:
+            raise ProtocolViolation(f"The USB/IP server answered unlink {answer.seqnum}, which is not pending.")
+        buffer.skip(HEADER_SIZE)
+        # The transfer is over, whatever the status: Linux answers here, and with no RET_SUBMIT, for a transfer
+        # that ended while it was being taken back. A RET_SUBMIT that still follows is a violation.
+        pending = self._pending.pop(target, None) is not None
+        return UrbUnlinked(target, answer.status, pending)
+
+    def _end(self) -> Closed:
+        inside = self._reader is not None and self._reader.begun
+        if inside or len(self._buffer):
+            raise ProtocolViolation(
+                "The USB/IP server closed the connection in the middle of a message.",
+                outcome=Outcome.UNKNOWN if self._imported else Outcome.NOT_SENT,
+            )
+        return Closed()
+
+    def _dead(self) -> ProtocolViolation:
+        return ProtocolViolation(self._violation or "", outcome=Outcome.NOT_SENT)

@@ -1,0 +1,168 @@
+"""The server's side of a USB/IP connection, without I/O; the mirror of :mod:`demail_hw.usbip.client`."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from demail_hw.errors import ProtocolViolation
+from demail_hw.interfaces import Buffer
+from demail_hw.usbip.events import NEED_DATA, Closed, NeedData, Submitted
+from demail_hw.usbip.messages import (
+    HEADER_SIZE,
+    MAX_PENDING,
+    CmdSubmit,
+    CmdUnlink,
+    Command,
+    Direction,
+    OpRepDevlist,
+    OpRepImport,
+    OpReqDevlist,
+    OpReqImport,
+    RetSubmit,
+    RetUnlink,
+    UrbStatus,
+    decode_command,
+)
+from demail_hw.usbip.operations import OperationReader, parse_request
+from demail_hw.usbip.receive_buffer import ReceiveBuffer
+
+__all__ = ["ServerEvent", "ServerReply", "UsbIpServerConnection"]
+
+ServerReply: TypeAlias = OpRepDevlist | OpRepImport | RetSubmit | RetUnlink
+ServerEvent: TypeAlias = OpReqDevlist | OpReqImport | Submitted | CmdUnlink | Closed
+
+
+class UsbIpServerConnection:
+    """One connection: one operation, and after an import that was granted, transfers.
+
+    ``next_event`` raises :class:`~demail_hw.errors.ProtocolViolation` for what the client may not do, and the
+    machine is dead from then on. ``RuntimeError`` or ``ValueError`` if the caller breaks the protocol.
+    """
+
+    __slots__ = ("_asked", "_buffer", "_closed", "_devid", "_pending", "_reader", "_unlinks", "_violation")
+
+    def __init__(self) -> None:
+        self._buffer = ReceiveBuffer()
+        self._reader = OperationReader(parse_request())
+        self._asked: OpReqDevlist | OpReqImport | None = None
+        self._devid: int | None = None
+        self._closed = False
+        self._violation: str | None = None
+        self._pending: dict[int, CmdSubmit] = {}
+        self._unlinks: dict[int, int] = {}
+
+    @property
+    def pending(self) -> Sequence[int]:
+        """The sequence numbers of the transfers that have no answer yet, oldest first."""
+        return tuple(self._pending)
+
+    def is_pending(self, seqnum: int) -> bool:
+        """Has this transfer no answer yet?"""
+        return seqnum in self._pending
+
+    def send(self, reply: ServerReply, data: Buffer = b"") -> Sequence[Buffer]:
+        """The bytes of a reply as a gather list; ``data`` of an IN transfer is passed on uncopied."""
+        match reply:
+            case RetSubmit():
+                return self._send_ret_submit(reply, data)
+            case RetUnlink():
+                self._check_ret_unlink(reply)
+            case OpRepDevlist():
+                self._check_reply(OpReqDevlist)
+            case OpRepImport():
+                self._check_reply(OpReqImport)
+                self._devid = None if reply.device is None else reply.device.devid
+        return (reply.encode(),)
+
+    def receive_data(self, data: bytes) -> None:
+        """Take received bytes; empty means that the client closed the connection."""
+        if data:
+            self._buffer.feed(data)
+        else:
+            self._closed = True
+
+    def next_event(self) -> ServerEvent | NeedData:
+        """The next event, or :data:`~demail_hw.usbip.events.NEED_DATA`."""
+        if self._violation is not None:
+            raise ProtocolViolation(self._violation)
+        try:
+            event = self._read_operation() if self._devid is None else self._read_urb(self._devid)
+            return self._end() if event is NEED_DATA and self._closed else event
+        except ProtocolViolation as error:
+            self._violation = error.message
+            raise
+
+    def _check_reply(self, request: type[OpReqDevlist | OpReqImport]) -> None:
+        if not isinstance(self._asked, request) or self._devid is not None:
+            raise RuntimeError(f"nobody waits for an answer to {request.__name__}")
+
+    def _send_ret_submit(self, reply: RetSubmit, data: Buffer) -> Sequence[Buffer]:
+        command = self._pending.get(reply.seqnum)
+        if command is None:
+            raise ValueError(f"transfer {reply.seqnum} is not pending")
+        if reply.actual_length > command.transfer_buffer_length:
+            raise ValueError(f"{reply.actual_length} bytes for a transfer of {command.transfer_buffer_length}")
+        if len(data) != (reply.actual_length if command.direction == Direction.IN else 0):
+            raise ValueError(f"an answer of {reply.actual_length} bytes with {len(data)} bytes of data")
+        del self._pending[reply.seqnum]
+        return (reply.encode(), data) if data else (reply.encode(),)
+
+    def _check_ret_unlink(self, reply: RetUnlink) -> None:
+        target = self._unlinks.get(reply.seqnum)
+        if target is None:
+            raise ValueError(f"unlink {reply.seqnum} is not pending")
+        if reply.status == UrbStatus.OK and target in self._pending:
+            raise ValueError(f"transfer {target} has no answer yet: its RET_SUBMIT comes before this RET_UNLINK")
+        del self._unlinks[reply.seqnum]
+        self._pending.pop(target, None)
+
+    def _read_operation(self) -> ServerEvent | NeedData:
+        if self._asked is not None:
+            # What comes before the import is answered waits; after any other answer there is nothing to say.
+            return NEED_DATA
+        request = self._reader.read(self._buffer)
+        if request is NEED_DATA:
+            return NEED_DATA
+        self._asked = request
+        return request
+
+    def _read_urb(self, devid: int) -> ServerEvent | NeedData:
+        buffer = self._buffer
+        if len(buffer) < HEADER_SIZE:
+            return NEED_DATA
+        command = decode_command(buffer.raw, buffer.offset)
+        if command == Command.CMD_SUBMIT:
+            return self._read_cmd_submit(devid)
+        if command == Command.CMD_UNLINK:
+            return self._read_cmd_unlink(devid)
+        raise ProtocolViolation(f"The USB/IP client sent the unknown command {command}.")
+
+    def _read_cmd_submit(self, devid: int) -> ServerEvent | NeedData:
+        buffer = self._buffer
+        command = CmdSubmit.decode(buffer.raw, buffer.offset)
+        self._check_command(command.seqnum, command.devid, devid)
+        length = command.transfer_buffer_length if command.direction == Direction.OUT else 0
+        if len(buffer) < HEADER_SIZE + length:
+            return NEED_DATA
+        buffer.skip(HEADER_SIZE)
+        self._pending[command.seqnum] = command
+        return Submitted(command, buffer.take(length))
+
+    def _read_cmd_unlink(self, devid: int) -> CmdUnlink:
+        command = CmdUnlink.decode(self._buffer.raw, self._buffer.offset)
+        self._check_command(command.seqnum, command.devid, devid)
+        self._buffer.skip(HEADER_SIZE)
+        self._unlinks[command.seqnum] = command.unlink_seqnum
+        return command
+
+    def _check_command(self, seqnum: int, devid: int, expected: int) -> None:
+        if devid != expected:
+            raise ProtocolViolation(f"The USB/IP client names device 0x{devid:08x} instead of 0x{expected:08x}.")
+        if seqnum in self._pending or seqnum in self._unlinks:
+            raise ProtocolViolation(f"The USB/IP client uses sequence number {seqnum} twice.")
+        if len(self._pending) + len(self._unlinks) >= MAX_PENDING:
+            raise ProtocolViolation(f"The USB/IP client has more than {MAX_PENDING} transfers pending.")
+
+    def _end(self) -> Closed:
+        if len(self._buffer) or (self._reader.begun and self._asked is None):
+            raise ProtocolViolation("The USB/IP client closed the connection in the middle of a message.")
+        return Closed()

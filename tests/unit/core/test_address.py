@@ -1,0 +1,65 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from demail_hw.address import Address
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("usbip://server/", Address("usbip", "server")),
+        ("usbip://server", Address("usbip", "server")),
+        ("usbip://server:1234/", Address("usbip", "server", 1234)),
+        ("usbip://[::1]:1234/1-1", Address("usbip", "::1", 1234, "1-1")),
+        ("usbip://server/serial=53692013000000", Address("usbip", "server", None, "serial=53692013000000")),
+        ("usbip://server/04e6:5710", Address("usbip", "server", None, "04e6:5710")),
+        ("sim:", Address("sim")),
+        ("sim:netkey3", Address("sim", selector="netkey3")),
+        ("sim:netkey3?card=8949017", Address("sim", selector="netkey3", card="8949017")),
+        ("usbip://s/?card=89&reader=536", Address("usbip", "s", card="89", reader="536")),
+        ("SIM:netkey3", Address("sim", selector="netkey3")),
+    ],
+)
+def test_parse(text: str, expected: Address) -> None:
+    parsed = Address.parse(text)
+    assert parsed == expected
+    assert Address.parse(str(parsed)) == expected
+
+
+def test_selectors() -> None:
+    assert Address.parse("usbip://s/serial=12").serial == "12"
+    assert Address.parse("usbip://s/04E6:5710").vendor_product == (0x04E6, 0x5710)
+    assert Address.parse("usbip://s/3-1.2").bus_id == "3-1.2"
+    plain = Address.parse("usbip://s/")
+    assert (plain.serial, plain.vendor_product, plain.bus_id) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("server", "no scheme"),
+        ("", "no scheme"),
+        ("usbip://server/?cart=1", "unknown parameter 'cart'"),
+        ("usbip://server:99999/", "ort"),
+        ("usbip://server:abc/", "ort"),
+        ("usbip://user:word@server/", "no user or password"),
+    ],
+)
+def test_what_is_wrong(text: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        Address.parse(text)
+
+
+def test_a_password_is_not_repeated() -> None:
+    with pytest.raises(ValueError, match="password") as caught:
+        Address.parse("usbip://user:654321@server/")
+    assert "654321" not in str(caught.value)
+
+
+@given(st.text(max_size=60))
+def test_any_text_parses_or_is_a_value_error(text: str) -> None:
+    try:
+        Address.parse(text)
+    except ValueError:
+        return

@@ -1,0 +1,39 @@
+"""Every Python block of the documents runs, each file in one namespace, in order; every link leads somewhere."""
+
+import pathlib
+import re
+from collections.abc import Iterator
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#]+)")
+
+
+def name(path: pathlib.Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(path: pathlib.Path) -> Iterator[str]:
+    """The code of each block, below as many empty lines as make a traceback point into the document."""
+    text = path.read_text(encoding="utf-8")
+    for match in BLOCK.finditer(text):
+        yield "\n" * text.count("\n", 0, match.start(1)) + match[1]
+
+
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if any(blocks(path))], ids=name)
+@pytest.mark.filterwarnings("ignore:the PIN comes from the environment:RuntimeWarning")
+def test_python_blocks_run(path: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEMAIL_PIN", "123456")
+    namespace: dict[str, object] = {"__name__": path.stem}
+    for code in blocks(path):
+        exec(compile(code, path, "exec"), namespace)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_links_lead_to_files(path: pathlib.Path) -> None:
+    targets = LINK.findall(path.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (path.parent / target).exists()] == []
