@@ -1,6 +1,10 @@
-"""TCP connections that notice a dead peer, for both ends of USB/IP."""
+"""TCP connections that notice a dead peer, for both ends of USB/IP, and waits that end at a deadline."""
 
+import contextlib
+import os
+import select
 import socket
+import struct
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -8,7 +12,7 @@ from typing import Final
 from demail_hw.errors import DeadlineExceeded, Outcome
 from demail_hw.interfaces import Buffer, Buffers, Deadline
 
-__all__ = ["connect", "rest_of", "tune"]
+__all__ = ["Wire", "open_connection", "rest_of", "tune"]
 
 KEEPALIVE_IDLE: Final = 10
 KEEPALIVE_INTERVAL: Final = 1
@@ -26,6 +30,13 @@ _OPTIONS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS),
 )
 
+_RECEIVE_SIZE: Final = 1 << 14
+_SLICE: Final = 2.0
+_TIMEVAL = struct.Struct("@ll")
+_MICROSECONDS: Final = 1_000_000
+_MILLISECONDS: Final = 1000
+_CLOSED: Final = -1
+
 
 def tune(sock: socket.socket) -> None:
     """No delay, and a dead peer is found in 15 seconds at most, whether we send or wait."""
@@ -33,18 +44,21 @@ def tune(sock: socket.socket) -> None:
         sock.setsockopt(level, option, value)
 
 
-def connect(host: str, port: int, *, deadline: Deadline) -> socket.socket:
-    """A tuned connection to the first address of ``host`` that answers; its timeout is what was left.
+def open_connection(host: str, port: int, *, deadline: Deadline) -> socket.socket:
+    """A tuned connection to the first address of ``host`` that answers.
 
     Errors: :class:`~demail_hw.errors.DeadlineExceeded`, or the ``OSError`` of the last address. The look-up of
     the name has no deadline of ours: that is the resolver's.
     """
-    failure: OSError = OSError(f"{host} has no address")
+    failure = OSError(f"{host} has no address")
     for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
         sock = socket.socket(family, kind, protocol)
         try:
             tune(sock)
-            sock.settimeout(remaining(deadline, f"connecting to {host}:{port}"))
+            sock.settimeout(left)
             sock.connect(address)
         except OSError as error:
             sock.close()
@@ -54,17 +68,16 @@ def connect(host: str, port: int, *, deadline: Deadline) -> socket.socket:
             raise
         else:
             return sock
-    raise failure
+    if time.monotonic() < deadline:
+        raise failure
+    raise DeadlineExceeded(
+        f"{host}:{port} did not answer in time.", outcome=Outcome.NOT_SENT, transient=True
+    ) from failure
 
 
-def remaining(deadline: Deadline, doing: str) -> float:
-    """The seconds that are left. Errors: :class:`~demail_hw.errors.DeadlineExceeded`, nothing was sent."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise DeadlineExceeded(
-            f"The time was over while {doing}.", outcome=Outcome.NOT_SENT, transient=True
-        )
-    return left
+def timeval(seconds: float) -> bytes:
+    """A struct timeval, as SO_RCVTIMEO and SO_SNDTIMEO take it; never zero, which would mean for ever."""
+    return _TIMEVAL.pack(*divmod(max(1, int(seconds * _MICROSECONDS)), _MICROSECONDS))
 
 
 def rest_of(buffers: Buffers, sent: int) -> Sequence[Buffer]:
@@ -77,3 +90,114 @@ def rest_of(buffers: Buffers, sent: int) -> Sequence[Buffer]:
             rest.append(memoryview(buffer)[sent:] if sent else buffer)
             sent = 0
     return rest
+
+
+class Wire:
+    """A connected socket whose waits end at deadlines, at the price of one system call for each send and receive.
+
+    Python's own socket timeouts poll before every call. Here the socket blocks, and the kernel limits each wait
+    (SO_RCVTIMEO) to a slice that is changed only when a deadline comes near. Methods raise ``OSError``.
+    """
+
+    __slots__ = ("_armed", "_sock", "_wake", "bytes_in", "bytes_out", "last_wait", "sends")
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(None)
+        self._sock = sock
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._armed = 0.0
+        self.last_wait = 0.0
+        self.sends = 0
+        self.bytes_out = 0
+        self.bytes_in = 0
+
+    def send(self, buffers: Buffers, *, deadline: Deadline) -> bool:
+        """Send a gather list in one call if it fits. False if the time was over before all of it had left;
+        ``bytes_out`` says what did."""
+        size = sum(map(len, buffers))
+        try:
+            sent = self._sock.sendmsg(buffers, (), socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        self.sends += 1
+        self.bytes_out += sent
+        return sent == size or self._send_rest(rest_of(buffers, sent), deadline)
+
+    def _send_rest(self, buffers: Buffers, deadline: Deadline) -> bool:
+        while buffers:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval(left))
+            self.sends += 1
+            with contextlib.suppress(BlockingIOError):
+                sent = self._sock.sendmsg(buffers)
+                self.bytes_out += sent
+                buffers = rest_of(buffers, sent)
+        return True
+
+    def receive(self, *, deadline: Deadline) -> bytes | None:
+        """What comes next: empty if the peer closed, ``None`` if the time is over."""
+        while True:
+            self.last_wait = now = time.monotonic()
+            left = deadline - now
+            if left <= 0:
+                return None
+            wanted = min(left, _SLICE)
+            if not wanted / 2 <= self._armed <= wanted:
+                self._arm(wanted)
+            try:
+                data = self._sock.recv(_RECEIVE_SIZE)
+            except BlockingIOError:
+                continue
+            self.bytes_in += len(data)
+            return data
+
+    def _arm(self, seconds: float) -> None:
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(seconds))
+        self._armed = seconds
+
+    def receive_now(self) -> bytes | None:
+        """What is there already: empty if the peer closed, ``None`` if nothing came."""
+        try:
+            data = self._sock.recv(_RECEIVE_SIZE, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        self.bytes_in += len(data)
+        return data
+
+    def watch(self, *, deadline: Deadline) -> None:
+        """Wait, without receiving, until something can be received or :meth:`wake` was called."""
+        poller = select.poll()
+        poller.register(self._sock, select.POLLIN)
+        poller.register(self._wake, select.POLLIN)
+        poller.poll(max(0.0, deadline - time.monotonic()) * _MILLISECONDS)
+
+    def wake(self) -> None:
+        """End the present :meth:`watch` of any other thread."""
+        os.eventfd_write(self._wake, 1)
+
+    def forget_wake(self) -> None:
+        """Whoever was woken has looked."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+
+    def hang_up(self) -> None:
+        """End the connection both ways; whoever waits for it wakes up."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def finish(self, seconds: float) -> None:
+        """Say that nothing more comes, and wait until the peer has hung up too, at most ``seconds``."""
+        deadline = time.monotonic() + seconds
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+            while self.receive(deadline=deadline):
+                pass
+
+    def close(self) -> None:
+        """Close the socket, in this process only."""
+        self._sock.close()
+        if self._wake != _CLOSED:
+            os.close(self._wake)
+            self._wake = _CLOSED

@@ -33,6 +33,7 @@ __all__ = [
     "load_test_key",
     "other_ca",
     "pem",
+    "pem_key",
     "telesec_ca",
     "write_trust",
 ]
@@ -288,3 +289,10 @@ def write_trust(directory: pathlib.Path | str) -> list[pathlib.Path]:
 def pem(certificate: x509.Certificate | x509.CertificateRevocationList) -> bytes:
     """In PEM (RFC 7468)."""
     return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def pem_key(key: rsa.RSAPrivateKey) -> bytes:
+    """A test key in PEM: PKCS #8, not encrypted."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

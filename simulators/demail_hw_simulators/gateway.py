@@ -26,9 +26,11 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self, TypeAlias
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
+from demail_hw.tls.openssl.context_pointer import ssl_ctx_of
+from demail_hw.tls.openssl.library import OpenSsl
+from demail_hw.tls.openssl.structures import SslCtrl
 from demail_hw_simulators import ca
 
 __all__ = ["DEFAULT_DOMAINS", "DOMAINS_PATH", "Fault", "SimulatedGateway", "TlsMode"]
@@ -82,6 +84,8 @@ class Fault(enum.Enum):
     """It takes only ECDHE-RSA-AES128-GCM-SHA256."""
     OTHER_CURVE = "other-curve"
     """It takes only prime256v1."""
+    PSS_ONLY = "pss-only"
+    """It takes only RSA-PSS of the client."""
     NO_REPLY = "no-reply"
     """It never answers the request."""
     SLOW_REPLY = "slow-reply"
@@ -109,6 +113,7 @@ class _Shape(NamedTuple):
     curve: str = _CURVE
     authority: Callable[[], ca.GatewayCa] = ca.gateway_ca
     names: tuple[str, ...] = ()
+    client_schemes: bytes = b""
 
 
 _SHAPES: Final[Mapping[Fault, _Shape]] = {
@@ -116,6 +121,7 @@ _SHAPES: Final[Mapping[Fault, _Shape]] = {
     Fault.WRONG_HOST: _Shape(names=("elsewhere.example",)),
     Fault.OTHER_SUITE: _Shape(suite="ECDHE-RSA-AES128-GCM-SHA256"),
     Fault.OTHER_CURVE: _Shape(curve="prime256v1"),
+    Fault.PSS_ONLY: _Shape(client_schemes=b"rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512"),
 }
 
 
@@ -237,6 +243,8 @@ class SimulatedGateway:
         context.set_ciphers(shape.suite)
         context.set_ecdh_curve(shape.curve)
         context.verify_mode = ssl.CERT_REQUIRED
+        if shape.client_schemes:
+            _limit_client_schemes(context, shape.client_schemes)
         with tempfile.TemporaryDirectory() as folder:
             _load_certificate(context, shape, self._names, pathlib.Path(folder))
             _load_trust(context, self._revoked, pathlib.Path(folder))
@@ -252,12 +260,7 @@ def _load_certificate(context: ssl.SSLContext, shape: _Shape, names: Sequence[st
     key = ca.load_test_key("gateway-server")
     certificate = shape.authority().issue_server_certificate(key.public_key(), shape.names or names)
     file = folder / "server.pem"
-    file.write_bytes(
-        ca.pem(certificate)
-        + key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
+    file.write_bytes(ca.pem(certificate) + ca.pem_key(key))
     context.load_cert_chain(file)
 
 
@@ -268,6 +271,12 @@ def _load_trust(context: ssl.SSLContext, revoked: set[int], folder: pathlib.Path
     file.write_bytes(b"".join(map(ca.pem, telesec.chain)) + ca.pem(telesec.revocation_list(revoked)))
     context.load_verify_locations(file)
     context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+
+
+def _limit_client_schemes(context: ssl.SSLContext, schemes: bytes) -> None:
+    """What the CertificateRequest names (SSL_CTX_set1_client_sigalgs_list(3)); Python's ssl has it from 3.15 on."""
+    library = OpenSsl.find()
+    library.functions.SSL_CTX_ctrl(ssl_ctx_of(context, library), SslCtrl.SET_CLIENT_SIGALGS_LIST, 0, schemes)
 
 
 class _Server(http.server.ThreadingHTTPServer):

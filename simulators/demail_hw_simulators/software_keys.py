@@ -13,7 +13,7 @@ from demail_hw.errors import KeyNotFound
 from demail_hw.identity import Identity, KeyRole
 from demail_hw.keys.private_keys import CardRsaPrivateKey
 from demail_hw_simulators.ca import SimulatedCa
-from demail_hw_simulators.card.raw_rsa import RawRsaKey
+from demail_hw_simulators.card.raw_rsa import RawRsa
 
 __all__ = ["SoftwareKeyProvider"]
 
@@ -24,7 +24,7 @@ class _SoftwareKey:
     """:class:`~demail_hw.keys.private_keys.RsaOperations` on a software key."""
 
     def __init__(self, key: rsa.RSAPrivateKey, *, raw: bool, decrypts: bool) -> None:
-        self._key = RawRsaKey(key)
+        self._key = RawRsa(key)
         self.raw = raw
         self.decrypts = decrypts
         self.closed = False
@@ -32,12 +32,12 @@ class _SoftwareKey:
     def sign_digest_info(self, digest_info: bytes) -> bytes:
         """PKCS#1 v1.5 of the DigestInfo."""
         self._check_open()
-        return self._key.sign_digest_info(digest_info)
+        return self._key.sign(digest_info)
 
     def raw_rsa(self, block: bytes) -> bytes:
         """The raw operation."""
         self._check_open()
-        return self._key.raw(block)
+        return self._key.apply(block)
 
     def _check_open(self) -> None:
         if self.closed:

@@ -56,13 +56,17 @@ class Timeouts(NamedTuple):
 
 
 class UsbIdentity(NamedTuple):
-    """Who a USB device says it is (USB 2.0, 9.6.1), and where it is plugged in right now."""
+    """Who a USB device says it is (USB 2.0, 9.6.1), and where it is plugged in right now.
+
+    ``version``: bcdDevice, 0x0102 for 1.02, where it is known.
+    """
 
     vendor_id: int
     product_id: int
     serial: str | None
     product: str | None
     bus_id: str
+    version: int | None = None
 
 
 class UsbTransport(Protocol):

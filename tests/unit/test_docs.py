@@ -1,14 +1,20 @@
-"""Every Python block of the documents runs, each file in one namespace, in order; every link leads somewhere."""
+"""The documents hold: every Python block runs, each file in one namespace, in order; every link leads somewhere;
+every command line is one that the command understands."""
 
 import pathlib
 import re
+import shlex
 from collections.abc import Iterator
 
+import click
 import pytest
+
+from demail_hw.cli.main import _group
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(r"^\$ demail-hw (.*)$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#]+)")
 
 
@@ -37,3 +43,21 @@ def test_python_blocks_run(path: pathlib.Path, tmp_path: pathlib.Path, monkeypat
 def test_links_lead_to_files(path: pathlib.Path) -> None:
     targets = LINK.findall(path.read_text(encoding="utf-8"))
     assert [target for target in targets if not (path.parent / target).exists()] == []
+
+
+def resolve(words: list[str]) -> tuple[click.Command, list[str]]:
+    """The command that the first words name, and the words that are left for it."""
+    command: click.Command = _group
+    while isinstance(command, click.Group):
+        found = command.get_command(click.Context(command), words[0])
+        assert found is not None, f"there is no command {words[0]}"
+        command, words = found, words[1:]
+    return command, words
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_command_lines_are_understood(path: pathlib.Path) -> None:
+    for line in COMMAND.findall(path.read_text(encoding="utf-8")):
+        command, words = resolve(shlex.split(line))
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("-")} <= known, line

@@ -14,8 +14,13 @@ import demail_hw_simulators
 ROOTS = (demail_hw, demail_hw_drivers, demail_hw_simulators)
 PUBLIC = ("demail_hw", "demail_hw.cms", "demail_hw.gateway", "demail_hw.tls")
 MODULES = sorted(
-    [root.__name__ for root in ROOTS]
-    + [found.name for root in ROOTS for found in pkgutil.walk_packages(root.__path__, f"{root.__name__}.")]
+    name
+    for root in ROOTS
+    for name in (
+        root.__name__,
+        *(found.name for found in pkgutil.walk_packages(root.__path__, f"{root.__name__}.")),
+    )
+    if not name.endswith(".__main__")  # it is there to be run, not imported
 )
 
 

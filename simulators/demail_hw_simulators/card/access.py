@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Final
 
-__all__ = ["ALWAYS", "LOCAL_REFERENCE", "NEVER", "AccessRule", "FileRules", "any_pin"]
+__all__ = ["ALWAYS", "LOCAL_REFERENCE", "NEVER", "READ_ONLY", "AccessRule", "FileRules", "any_pin"]
 
 LOCAL_REFERENCE: Final = 0x80
 """Set in the reference of a PIN or key of the current DF, clear in one of the MF (ISO 7816-4, 11.5.1)."""
@@ -33,3 +33,7 @@ class FileRules:
     update: AccessRule = NEVER
     create: AccessRule = NEVER
     delete: AccessRule = NEVER
+
+
+READ_ONLY: Final = FileRules()
+"""Free to read, and nothing else."""

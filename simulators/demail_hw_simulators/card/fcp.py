@@ -28,7 +28,7 @@ FCI_TEMPLATE: Final = 0x6F
 
 
 class _Tag(enum.IntEnum):
-    """Control parameters (ISO 7816-4, table 11)."""
+    """Control parameters (ISO 7816-4, 7.4.3)."""
 
     SIZE = 0x80
     TOTAL_SIZE = 0x81
@@ -40,7 +40,7 @@ class _Tag(enum.IntEnum):
 
 
 class _Descriptor(enum.IntEnum):
-    """File descriptor bytes (ISO 7816-4, table 12)."""
+    """File descriptor bytes (ISO 7816-4, 7.4.5)."""
 
     TRANSPARENT = 0x01
     LINEAR_VARIABLE = 0x04
@@ -55,6 +55,7 @@ _TYPE_SHIFT: Final = 3
 _TYPE_MASK: Final = 7
 _STRUCTURE_MASK: Final = 7
 _DF_TYPE: Final = 7
+_RECORD_LENGTH: Final = slice(2, 4)
 _WORKING_EF_TYPE: Final = 0
 _TRANSPARENT_STRUCTURES: Final = frozenset({0, 1})
 _LINEAR_STRUCTURES: Final = frozenset({2, 3, 4, 5})
@@ -74,7 +75,7 @@ class _AclCommand(enum.IntEnum):
 
 
 def encode_control_information(file: File, template: int) -> bytes:
-    """The template for an answer to SELECT (ISO 7816-4, 11.2.2)."""
+    """The template for an answer to SELECT (ISO 7816-4, 11.1.1)."""
     return Tlv.constructed_of(template, _parameters(file)).encode()
 
 
@@ -173,7 +174,7 @@ def _elementary_file(template: _Template, rules: FileRules) -> ElementaryFile:
         return TransparentFile(template.identifier, erased(template.size), rules)
     if structure not in _LINEAR_STRUCTURES:
         raise Refused(StatusWord.INCORRECT_DATA_FIELD)
-    longest = int.from_bytes(descriptor[2:], "big")
+    longest = int.from_bytes(descriptor[_RECORD_LENGTH], "big")
     return RecordFile(template.identifier, (), rules, record_length=longest, capacity=template.size)
 
 

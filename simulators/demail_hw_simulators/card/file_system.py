@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
 from demail_hw.iso7816.status import StatusWord
-from demail_hw_simulators.card.access import LOCAL_REFERENCE, FileRules
+from demail_hw_simulators.card.access import LOCAL_REFERENCE, READ_ONLY, FileRules
 from demail_hw_simulators.card.keys import CardKey
 from demail_hw_simulators.card.pins import CardPin
 from demail_hw_simulators.card.refusal import Refused
@@ -26,9 +26,9 @@ __all__ = [
 
 MASTER_FILE: Final = 0x3F00
 MAXIMUM_NAME: Final = 16
-"""Length of a DF name, in bytes (ISO 7816-4, 7.3.1)."""
+"""Length of a DF name, in bytes (ISO 7816-4, 7.3)."""
 MAXIMUM_RECORDS: Final = 254
-"""Record numbers go from 01 to FE (ISO 7816-4, 7.2.2)."""
+"""Record numbers go from 01 to FE (ISO 7816-4, 7.3)."""
 
 _FREE_MEMORY: Final = 0x8000
 _FILE_HEADER: Final = 0x20
@@ -64,7 +64,7 @@ class TransparentFile(_File):
 
     __slots__ = ("content",)
 
-    def __init__(self, identifier: int, content: bytes, rules: FileRules = FileRules()) -> None:
+    def __init__(self, identifier: int, content: bytes, rules: FileRules = READ_ONLY) -> None:
         super().__init__(identifier, rules)
         self.content = bytearray(content)
 
@@ -83,7 +83,7 @@ class TransparentFile(_File):
 
 
 class RecordFile(_File):
-    """An EF of records of variable length. ``record_length``: the longest record; ``capacity``: the whole, in bytes."""
+    """An EF of records of variable length. ``record_length``: of the longest; ``capacity``: of all; in bytes."""
 
     __slots__ = ("_records", "capacity", "record_length")
 
@@ -91,7 +91,7 @@ class RecordFile(_File):
         self,
         identifier: int,
         records: Sequence[bytes],
-        rules: FileRules = FileRules(),
+        rules: FileRules = READ_ONLY,
         *,
         record_length: int | None = None,
         capacity: int | None = None,
@@ -165,7 +165,7 @@ class DedicatedFile(_File):
         *,
         name: bytes = b"",
         parent: "DedicatedFile | None" = None,
-        rules: FileRules = FileRules(),
+        rules: FileRules = READ_ONLY,
         signature_key: int | None = None,
     ) -> None:
         super().__init__(identifier, rules)
@@ -219,7 +219,7 @@ class FileSystem:
         self.free = free
 
     def application(self, name: bytes) -> DedicatedFile:
-        """The first DF whose name begins so (ISO 7816-4, 11.2.2). :class:`Refused` with 6A82 if there is none."""
+        """The first DF whose name begins so (ISO 7816-4, 11.1.1). :class:`Refused` with 6A82 if there is none."""
         for directory in self.root.walk():
             if name and directory.name.startswith(name):
                 return directory

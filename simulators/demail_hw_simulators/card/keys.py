@@ -14,7 +14,7 @@ __all__ = ["ALGORITHMS", "CardKey", "ControlReferenceTemplate"]
 
 
 class ControlReferenceTemplate(enum.IntEnum):
-    """What a key in the security environment is for (ISO 7816-4, 10.3.2)."""
+    """What a key in the security environment is for (ISO 7816-4, 10.3)."""
 
     DIGITAL_SIGNATURE = 0xB6
     CONFIDENTIALITY = 0xB8

@@ -1,4 +1,4 @@
-"""PINs as a card keeps them: reference data with a counter (ISO 7816-4, 9.2 and 11.5)."""
+"""PINs as a card keeps them: reference data with a counter (ISO 7816-4, 11.5)."""
 
 from typing import Final
 

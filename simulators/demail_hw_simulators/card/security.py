@@ -1,5 +1,7 @@
 """The state that a card forgets without power: current files, verified PINs, security environment."""
 
+from collections.abc import Callable
+
 from demail_hw.iso7816.status import StatusWord
 from demail_hw_simulators.card.access import AccessRule
 from demail_hw_simulators.card.file_system import DedicatedFile, ElementaryFile, FileSystem
@@ -11,17 +13,19 @@ __all__ = ["CardState"]
 
 
 class CardState:
-    """From one reset to the next.
+    """From one reset to the next. ``information``: what the card says of its maker; ``random``: bytes by number.
 
-    Verified PINs stay verified when their DF is left (ISO 7816-4, 9.2.1 leaves that to the card). The security
-    environment belongs to a DF and is the default one again as soon as another is current (10.3.3). It outlives
+    Verified PINs stay verified when their DF is left (ISO 7816-4, 9.2 leaves that to the card). The security
+    environment belongs to a DF and is the default one again as soon as another is current (10.3). It outlives
     VERIFY, which clients send after MSE.
     """
 
-    __slots__ = ("directory", "environment", "file", "file_system", "verified")
+    __slots__ = ("directory", "environment", "file", "file_system", "information", "random", "verified")
 
-    def __init__(self, file_system: FileSystem) -> None:
+    def __init__(self, file_system: FileSystem, *, information: bytes, random: Callable[[int], bytes]) -> None:
         self.file_system = file_system
+        self.information = information
+        self.random = random
         self.directory = file_system.root
         self.file: ElementaryFile | None = None
         self.verified: set[CardPin] = set()

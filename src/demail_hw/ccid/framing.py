@@ -47,6 +47,10 @@ class MessageAssembler:
         self._buffer = b""
         return message
 
+    def clear(self) -> None:
+        """Forget what has come of a message."""
+        self._buffer = b""
+
     def _expected(self, message: bytes) -> int:
         """The length of a message of which this much is there; 0 for one that is too long anyway."""
         if len(message) < HEADER_SIZE:

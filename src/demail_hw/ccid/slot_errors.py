@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from demail_hw.ccid.code_points import IccStatus
+from demail_hw.ccid.code_points import CommandStatus, IccStatus
 from demail_hw.ccid.messages import Response
 from demail_hw.errors import CardMute, CardRemoved, Outcome, ReaderBusy, ReaderError, SlotError
 
@@ -65,19 +65,22 @@ _VENDOR_CODES: Final = range(0x81, 0xC1)
 _BUSY: Final = frozenset({SlotErrorCode.CMD_SLOT_BUSY, SlotErrorCode.BUSY_WITH_AUTO_SEQUENCE})
 
 
-def slot_error(response: Response) -> ReaderError:
-    """The error behind a response that failed, or whose card is not active any more.
+def slot_error(response: Response, *, outcome: Outcome | None = None) -> ReaderError:
+    """The error behind a response that failed, or whose card is not there any more.
 
-    Its ``outcome`` is that of a card command; a caller that had sent none knows better.
+    ``outcome``: where no card command was sent; otherwise it is that of one with this answer.
     """
+    code = response.error
     if response.status.icc is IccStatus.ABSENT:
-        return CardRemoved("The card was taken out of the reader.")
-    if response.error == SlotErrorCode.ICC_MUTE:
-        return CardMute("The card does not answer.")
-    if response.error in _BUSY:
+        return CardRemoved("The card was taken out of the reader.", outcome=outcome)
+    if response.status.command is not CommandStatus.FAILED:
+        return CardRemoved("The card lost its power.", outcome=outcome)
+    if code == SlotErrorCode.ICC_MUTE:
+        return CardMute("The card does not answer.", outcome=outcome)
+    if code in _BUSY:
         return ReaderBusy("The slot is busy with another command.")
-    meaning = _MEANINGS.get(response.error) or _meaning_of_range(response.error)
-    return SlotError(f"{meaning.text} (bError {response.error:02X}).", code=response.error, outcome=meaning.outcome)
+    meaning = _MEANINGS.get(code) or _meaning_of_range(code)
+    return SlotError(f"{meaning.text} (bError {code:02X}).", code=code, outcome=outcome or meaning.outcome)
 
 
 def _meaning_of_range(code: int) -> _Meaning:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization.pkcs7 import PKCS7EnvelopeBuil
 
 from demail_hw import cms, gateway
 from demail_hw.cli.output import Report, json_option
+from demail_hw.cli.probe import probe_facts
 from demail_hw.cli.simulator_process import running_simulator
 from demail_hw.errors import SignatureInvalid
 from demail_hw.identity import Identity, KeyRole
@@ -44,7 +45,7 @@ def demo_command(report: Report) -> None:
         say(f"USB server   {usb_server}  with a uTrust 2700 F and a TCOS 3 NetKey card (simulated)")
         say(f"Gateway      {de_mail}  client certificate required (simulated)")
         result = _story(Path(folder), usb_server, de_mail, say)
-    report.show(result.as_dict(), f"De-Mail domains: {len(result.domains)}")
+    report.show(probe_facts(result), f"De-Mail domains: {len(result.domains)}")
 
 
 def _silent(line: str) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import logging
 import sys
 import warnings
 from typing import Final, TextIO
@@ -42,7 +43,8 @@ class _LazyGroup(click.Group):
 
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(importlib.metadata.version("demail-hw"), prog_name="demail-hw")
-def _group() -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens, the card's commands included, PINs masked.")
+def _group(verbose: bool) -> None:
     """A key on a smartcard, wherever the card is.
 
     A card is named by an address: usbip://HOST/ (the only reader of a USB server), usbip://HOST/serial=NUMBER,
@@ -53,6 +55,8 @@ def _group() -> None:
     Exit codes: 0 done, 1 internal, 2 usage, 3 not found, 4 card or reader, 5 PIN,
     6 transport, 7 gateway or TLS, 8 key or message, 9 configuration.
     """
+    if verbose:
+        logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s", stream=sys.stderr)
 
 
 def _warn(

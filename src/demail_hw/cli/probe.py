@@ -1,5 +1,6 @@
 """``demail-hw probe``."""
 
+import dataclasses
 from pathlib import Path
 
 import click
@@ -7,11 +8,16 @@ import click
 from demail_hw import gateway
 from demail_hw.address import Address
 from demail_hw.cli.options import ADDRESS, pin_option, which_option
-from demail_hw.cli.output import Report, json_option
+from demail_hw.cli.output import JsonValue, Report, json_option
 from demail_hw.identity import KeyRole
 from demail_hw.keys.provider import open_provider
 
-__all__ = ["probe_command"]
+__all__ = ["probe_command", "probe_facts"]
+
+
+def probe_facts(result: gateway.ProbeResult) -> dict[str, JsonValue]:
+    """What a probe saw, for JSON."""
+    return {**dataclasses.asdict(result), "domains": list(result.domains)}
 
 
 @click.command("probe")
@@ -31,6 +37,6 @@ def probe_command(address: Address, pin: str, which: str, url: str, ca: Path, re
     """Prove that all works: mutual TLS to the gateway with the authentication key, and its number of domains."""
     with open_provider(address, pin, which=which) as provider:
         result = gateway.probe(provider.identity(KeyRole.AUTHENTICATION), url, cafile=ca)
-    facts = result.as_dict()
+    facts = probe_facts(result)
     lines = [f"{name}: {value}" for name, value in facts.items() if name != "domains" and value is not None]
     report.show(facts, "\n".join([*lines, *result.domains, f"De-Mail domains: {len(result.domains)}"]))

@@ -12,11 +12,15 @@ __all__ = ["cms_octets"]
 _SEQUENCE: Final = b"\x30"
 """The first octet of a ContentInfo; no header field, no base64 of a ContentInfo and no PEM begins with it."""
 
-_PEM: Final = re.compile(rb"\s*-----BEGIN (CMS|PKCS7)-----(.*?)-----END \1-----", re.DOTALL)
+_PEM: Final = re.compile(rb"\s*-----BEGIN (CMS|PKCS7|ENCRYPTED MESSAGE)-----(.*?)-----END \1-----", re.DOTALL)
+"""RFC 7468, 8 and 9; the last label is GnuPG's."""
+
 _ENCRYPTED_TYPES: Final = frozenset(
     {b"application/pkcs7-mime", b"application/x-pkcs7-mime", b"application/octet-stream"}
 )
 """The last is what some mail gateways make of it (RFC 8551, 3.10)."""
+
+_MAX_SHOWN: Final = 80
 
 
 def cms_octets(message: bytes) -> bytes:
@@ -33,8 +37,8 @@ def _from_mime(message: bytes) -> bytes:
         raise malformed("The message is neither S/MIME nor PEM nor a CMS structure.")
     content_type = entity.token(b"content-type")
     if content_type not in _ENCRYPTED_TYPES:
-        shown = content_type.decode("ascii", "replace")[:80] or "of no type"
-        raise malformed(f"The message is no encrypted S/MIME message: it is {shown!a}.")
+        shown = ascii(content_type.decode("ascii", "replace")[:_MAX_SHOWN]) if content_type else "of no type"
+        raise malformed(f"The message is no encrypted S/MIME message: it is {shown}.")
     return _transfer_decoded(entity)
 
 

@@ -66,5 +66,5 @@ def _others(recipients: Sequence[RecipientInfo]) -> str:
     named = [str(one.recipient) for one in _transported(recipients)][:_NAMED]
     more = len(recipients) - len(named)
     if more:
-        named.append(f"{more} {'more' if named else 'without an RSA key'}")
+        named.append(f"{more} {'more' if named else 'that have no RSA key'}")
     return "; ".join(named) or "nobody"

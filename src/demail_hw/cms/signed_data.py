@@ -63,7 +63,7 @@ def _time(moment: datetime.datetime) -> cms.Time:
     moment = moment.astimezone(datetime.UTC).replace(microsecond=0)
     if moment.year in _UTC_TIME_YEARS:
         return cms.Time("utc_time", core.UTCTime(moment))
-    return cms.Time("general_time", core.GeneralizedTime(moment))
+    return cms.Time("generalized_time", core.GeneralizedTime(moment))
 
 
 def _digest_algorithm(algorithm: SignatureHash) -> cms.DigestAlgorithm:

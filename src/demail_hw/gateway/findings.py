@@ -54,7 +54,7 @@ class Finding(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Entry:
-    """``text`` takes the gateway {gateway}, {host} and {detail}. ``outcome``: may the card have signed?"""
+    """``text`` takes {gateway}, {host} and {detail}. ``outcome``: may the card have signed?"""
 
     text: str
     remedy: str
@@ -186,9 +186,12 @@ _ENTRIES: Final[Mapping[Finding, _Entry]] = {
         "What the gateway {gateway} answers is not HTTP ({detail}).", "Check the port: it is another service."
     ),
     Finding.FORBIDDEN: _Entry(
-        "The gateway {gateway} knows the card's certificate to be good, but grants its owner nothing ({detail}).", _REGISTER
+        "The gateway {gateway} knows the card's certificate to be good, but grants its owner nothing ({detail}).",
+        _REGISTER,
     ),
-    Finding.HTTP_STATUS: _Entry("The gateway {gateway} answered {detail}.", "Check the path of the gateway's address."),
+    Finding.HTTP_STATUS: _Entry(
+        "The gateway {gateway} answered {detail}.", "Check the path of the gateway's address."
+    ),
     Finding.SERVER_ERROR: _Entry(
         "The gateway {gateway} has a fault of its own: it answered {detail}.",
         "Try again later; if it stays so, ask the gateway's operator.",

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 from cryptography import x509
 
-from demail_hw.errors import HardwareError
+from demail_hw.errors import AlgorithmNotSupported, HardwareError, Layer
 from demail_hw.gateway.findings import Finding, Phase, Situation
 from demail_hw.gateway.handshake import AlertDescription, HandshakeObserver, NamedGroup, TlsVersion, code_name
 from demail_hw.tls.policy import SignatureScheme
@@ -43,7 +43,7 @@ def mapped(situation: Situation) -> Iterator[None]:
             # Its own cause is kept; the TLS error that it broke off stands in __context__.
             raise card  # noqa: B904
         finding, detail = _find(error, situation)
-        raise situation.error(finding, detail) from error
+        raise situation.error(finding, detail) from (error.__cause__ if isinstance(error, UnusableAnswer) else error)
 
 
 def printable(text: str) -> str:
@@ -52,11 +52,17 @@ def printable(text: str) -> str:
 
 
 def _card_failure(error: BaseException) -> HardwareError | None:
-    """The card's own error behind a broken handshake; OpenSSL's is only its echo."""
-    cause = error.__cause__ if isinstance(error, ssl.SSLError) else None
+    """The card's own error behind a broken handshake, of which OpenSSL's is only the echo.
+
+    An alert is the gateway's word and not the card's; and that the key can't do what was asked (layer TLS) is a
+    finding about the two of them.
+    """
+    if not isinstance(error, ssl.SSLError) or _alert(error) is not None:
+        return None
+    cause = error.__cause__
     while cause is not None and not isinstance(cause, HardwareError):
         cause = cause.__cause__
-    return cause
+    return None if cause is None or cause.layer is Layer.TLS else cause
 
 
 _Found: TypeAlias = tuple[Finding, str]
@@ -106,8 +112,8 @@ def _closed(_error: Exception, situation: Situation) -> _Found:
 
 # --- TLS ---------------------------------------------------------------------------------------------------------
 
-_ALERT: Final = re.compile(r"(?:ALERT|TLSV1)_([A-Z_]+)$")
-"""OpenSSL's reason for an alert of the peer: SSLV3_ALERT_..., TLSV1_ALERT_..., TLSV13_ALERT_..., TLSV1_UNRECOGNIZED_NAME."""
+_ALERT: Final = re.compile(r"(?:ALERT_|TLSV1_(?!ALERT_))([A-Z_]+)$")
+"""OpenSSL's reason for an alert of the peer: SSLV3_ALERT_, TLSV1_ALERT_, TLSV13_ALERT_ or TLSV1_, and its name."""
 
 _ALERTS: Final[Mapping[AlertDescription, Finding]] = {
     AlertDescription.HANDSHAKE_FAILURE: Finding.HANDSHAKE_FAILURE,
@@ -143,17 +149,25 @@ _LOCAL_REASONS: Final[Mapping[str, Finding]] = {
 
 def _tls(error: Exception, situation: Situation) -> _Found:
     assert isinstance(error, ssl.SSLError)
-    reason = error.reason or ""
-    alert = _alert(reason)
+    alert = _alert(error)
     if alert is not None:
         return _judge_alert(alert, situation)
+    if isinstance(error.__cause__, AlgorithmNotSupported):
+        return Finding.SIGNATURE_SCHEME, error.__cause__.message.rstrip(".")
+    reason = _reason(error)
     finding = _LOCAL_REASONS.get(reason, Finding.TLS_FAILURE)
     detail = _DETAILS.get(finding)
     return finding, detail(situation) if detail else printable(reason or str(error)).lower()
 
 
-def _alert(reason: str) -> AlertDescription | None:
-    match = _ALERT.search(reason)
+def _reason(error: ssl.SSLError) -> str:
+    """OpenSSL's name of the reason; an error that Python itself made has none."""
+    return getattr(error, "reason", None) or ""
+
+
+def _alert(error: ssl.SSLError) -> AlertDescription | None:
+    """The alert of the peer that the error stands for, if it does."""
+    match = _ALERT.search(_reason(error))
     return AlertDescription.__members__.get(match[1]) if match else None
 
 
@@ -161,23 +175,17 @@ def _judge_alert(alert: AlertDescription, situation: Situation) -> _Found:
     finding = _ALERTS.get(alert, Finding.TLS_FAILURE)
     said = f"its alert says {alert.name.lower()}"
     if finding is Finding.HANDSHAKE_FAILURE:
-        finding = _judge_refusal(situation)
+        finding = _judge_refusal(situation.observer)
     detail = _DETAILS.get(finding)
     return finding, detail(situation) if detail else said
 
 
-def _judge_refusal(situation: Situation) -> Finding:
+def _judge_refusal(observer: HandshakeObserver) -> Finding:
     """In TLS 1.2 one alert stands for many things (RFC 5246, 7.2.2); when it came tells which."""
-    sent = situation.observer.client_certificates
+    sent = observer.client_certificates
     if sent is None:
         return Finding.HANDSHAKE_FAILURE
-    if sent:
-        return Finding.CLIENT_CERTIFICATE_REFUSED
-    # OpenSSL sends no certificate if its key can sign in none of the ways that were asked for.
-    request = situation.observer.certificate_request
-    if request is not None and situation.schemes and set(situation.schemes).isdisjoint(request.schemes):
-        return Finding.SIGNATURE_SCHEME
-    return Finding.CLIENT_CERTIFICATE_MISSING
+    return Finding.CLIENT_CERTIFICATE_REFUSED if sent else Finding.CLIENT_CERTIFICATE_MISSING
 
 
 def _names(kind: type[enum.IntEnum], codes: Iterable[int]) -> str:
@@ -192,21 +200,26 @@ def _offered(situation: Situation) -> str:
     return f"{versions}, {len(hello.suites)} cipher suites, curves {groups}"
 
 
+_PSS: Final = frozenset(
+    (
+        SignatureScheme.RSA_PSS_RSAE_SHA256,
+        SignatureScheme.RSA_PSS_RSAE_SHA384,
+        SignatureScheme.RSA_PSS_RSAE_SHA512,
+    )
+)
+
+
 def _offered_versions(situation: Situation) -> str:
     hello = situation.observer.client_hello
-    return _names(TlsVersion, hello.versions) if hello else "what they were is not known"
-
-
-def _schemes(situation: Situation) -> str:
-    request = situation.observer.certificate_request
-    asked = _names(SignatureScheme, request.schemes) if request else "what it does not show"
-    return f"it takes {asked}; the key does {_names(SignatureScheme, situation.schemes) or 'others'}"
+    versions = _names(TlsVersion, hello.versions) if hello else "which is not known"
+    if situation.schemes and _PSS.isdisjoint(situation.schemes):
+        return f"{versions}; the key cannot sign with RSA-PSS, which TLS 1.3 demands"
+    return versions
 
 
 _DETAILS: Final[Mapping[Finding, Callable[[Situation], str]]] = {
     Finding.HANDSHAKE_FAILURE: _offered,
     Finding.PROTOCOL_VERSION: _offered_versions,
-    Finding.SIGNATURE_SCHEME: _schemes,
 }
 
 _VERIFY_CODES: Final[Mapping[int, Finding]] = {
@@ -227,14 +240,13 @@ _VERIFY_CODES: Final[Mapping[int, Finding]] = {
 def _server_certificate(error: Exception, situation: Situation) -> _Found:
     assert isinstance(error, ssl.SSLCertVerificationError)
     finding = _VERIFY_CODES.get(error.verify_code, Finding.SERVER_CERTIFICATE_INVALID)
+    detail = printable(error.verify_message).rstrip(".")
     certificate = _shown_certificate(situation.observer)
-    if certificate is None:
-        return finding, printable(error.verify_message)
-    return finding, f"{printable(error.verify_message)}; {_ABOUT.get(finding, _issuer)(certificate)}"
+    return finding, f"{detail}; {_ABOUT.get(finding, _issuer)(certificate)}" if certificate else detail
 
 
 def _shown_certificate(observer: HandshakeObserver) -> x509.Certificate | None:
-    """The gateway's certificate as far as it can be seen: TLS 1.3 hides it from the wire."""
+    """The gateway's certificate, if it can be seen: TLS 1.3 hides it, and Python before 3.13 has it not."""
     if not observer.server_certificates:
         return None
     try:

@@ -11,6 +11,7 @@ import ipaddress
 import queue
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from typing import Final, NamedTuple, Self, TypeAlias, TypeVar
 from demail_hw.gateway.handshake import HandshakeObserver, Sender
 from demail_hw.interfaces import Buffer, Deadline
 
-__all__ = ["Endpoint", "TlsStream", "open_connection", "remaining", "resolve"]
+__all__ = ["Endpoint", "HttpSocket", "TlsStream", "open_connection", "remaining", "resolve"]
 
 _CHUNK: Final = 1 << 16
 
@@ -98,10 +99,7 @@ def open_connection(addresses: _Resolved, *, deadline: Deadline) -> socket.socke
 
 
 class TlsStream:
-    """TLS over a connected socket, which it owns; closed at the end of ``with``.
-
-    It has as much of a socket as ``http.client`` wants: ``sendall``, ``makefile``, ``close``.
-    """
+    """TLS over a connected socket, which it owns; closed at the end of ``with``."""
 
     __slots__ = ("_connection", "_deadline", "_incoming", "_outgoing", "_tls", "observer")
 
@@ -132,8 +130,9 @@ class TlsStream:
             except ssl.SSLWantReadError:
                 self._flush()
                 self._feed()
-            except ssl.SSLError:
+            except ssl.SSLError as error:
                 self._send_last_words()
+                self._note_rejected_chain(error)
                 raise
             else:
                 self._flush()
@@ -155,10 +154,6 @@ class TlsStream:
             return 0
         view[: len(data)] = data
         return len(data)
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        """A reader over ``readinto``."""
-        return io.BufferedReader(_Reader(self))
 
     def close(self) -> None:
         """Close the connection. Never raises; closing twice is allowed."""
@@ -196,19 +191,40 @@ class TlsStream:
         else:
             self._incoming.write_eof()
 
+    def _note_rejected_chain(self, error: ssl.SSLError) -> None:
+        """What TLS 1.3 hides from the observer, OpenSSL can tell, and Python since 3.13."""
+        if (
+            sys.version_info >= (3, 13)
+            and isinstance(error, ssl.SSLCertVerificationError)
+            and self.observer.server_certificates is None
+        ):
+            self.observer.server_certificates = tuple(self._tls.get_unverified_chain())
+
     def _send_last_words(self) -> None:
         """The alert that OpenSSL has for the peer."""
         with contextlib.suppress(OSError):
             self._flush()
 
 
-class _Reader(io.RawIOBase):
+class HttpSocket(io.RawIOBase):
+    """As much of a socket as ``http.client`` wants. It closes nothing: the stream has its owner."""
+
     def __init__(self, stream: TlsStream) -> None:
         super().__init__()
         self._stream = stream
 
+    def sendall(self, data: Buffer) -> None:
+        """See ``socket.sendall``."""
+        self._stream.sendall(data)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """See ``socket.makefile``; for reading only."""
+        return io.BufferedReader(HttpSocket(self._stream))
+
     def readable(self) -> bool:
+        """Yes."""
         return True
 
     def readinto(self, buffer: Buffer, /) -> int:  # type: ignore[override]
+        """See ``io.RawIOBase.readinto``."""
         return self._stream.readinto(buffer)

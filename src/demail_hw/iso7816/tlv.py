@@ -163,18 +163,18 @@ def _decode_tag(raw: memoryview) -> tuple[int, int]:
     """Tag and its size in bytes."""
     if not raw:
         raise _violation("it ends where a tag should stand")
-    encoded = bytes(raw[: _tag_size(raw)])
+    encoded = bytes(raw[: _tag_size(raw) or _MAX_TAG_BYTES])
     if flaw := _flaw_of_tag(encoded):
         raise _violation(flaw)
     return int.from_bytes(encoded, "big"), len(encoded)
 
 
 def _tag_size(raw: memoryview) -> int:
-    """Where the tag ends, in bytes; one too many if it does not end where it may."""
+    """Where the tag ends, in bytes; 0 if it does not end where it may."""
     if raw[0] & _NUMBER_MASK != _NUMBER_MASK:
         return 1
     following = raw[1:_MAX_TAG_BYTES]
-    return next((size for size, byte in enumerate(following, start=2) if not byte & _MORE), _MAX_TAG_BYTES + 1)
+    return next((size for size, byte in enumerate(following, start=2) if not byte & _MORE), 0)
 
 
 def _flaw_of_tag(encoded: bytes) -> str:

@@ -1,6 +1,7 @@
 """A reader, the card in it, and the time that each command is given."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from types import TracebackType
@@ -9,11 +10,15 @@ from typing import Self
 from demail_hw.address import Address
 from demail_hw.errors import UnexpectedCard
 from demail_hw.interfaces import CardConnection, Deadline, Reader, ShareMode, Timeouts
+from demail_hw.iso7816.channel import Channel
+from demail_hw.iso7816.trace import LoggingTracer
 from demail_hw.registry import open_reader
 from demail_hw.tcos.card import TcosCard
 from demail_hw.tcos.profiles import profile_for
 
 __all__ = ["CardSession"]
+
+_APDU_LOG = logging.getLogger("demail_hw.apdu")
 
 
 class CardSession:
@@ -28,7 +33,9 @@ class CardSession:
         self.reader = reader
         self.connection = connection
         self.timeouts = timeouts
-        self.card = TcosCard(connection, profile_for(connection.atr))
+        # Looked at once, when the card is opened: a trace that nobody wants costs nothing afterwards.
+        tracer = LoggingTracer(_APDU_LOG) if _APDU_LOG.isEnabledFor(logging.DEBUG) else None
+        self.card = TcosCard(connection, profile_for(connection.atr), channel=Channel(connection, tracer=tracer))
         self._resources = contextlib.ExitStack()
         with self.transaction() as deadline:
             self.serial = self.card.serial_number(deadline=deadline)

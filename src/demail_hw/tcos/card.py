@@ -69,11 +69,11 @@ class TcosCard:
     of the card's state (application, security environment, verified PIN) holds as long as the connection's epoch.
     """
 
-    __slots__ = ("_application", "_connection", "_environment", "_epoch", "_verified", "channel", "profile")
+    __slots__ = ("_application", "_channel", "_connection", "_environment", "_epoch", "_verified", "profile")
 
     def __init__(self, connection: CardConnection, profile: Profile, *, channel: Channel | None = None) -> None:
         self.profile = profile
-        self.channel = channel or Channel(connection)
+        self._channel = channel or Channel(connection)
         self._connection = connection
         self._forget(connection.epoch)
 
@@ -89,7 +89,7 @@ class TcosCard:
             self._forget(epoch)
 
     def _send(self, command: CommandApdu, deadline: Deadline) -> ResponseApdu:
-        return self.channel.send(command, deadline=deadline)
+        return self._channel.send(command, deadline=deadline)
 
     # --- files
 

@@ -1,4 +1,8 @@
-"""TLS sockets that say why a handshake failed: the key's own exception is the cause of the ``ssl.SSLError``."""
+"""TLS sockets that say why a handshake failed: the key's own exception is the cause of the ``ssl.SSLError``.
+
+A server may ask for the client's certificate in the handshake, and later as well: by renegotiation in TLS 1.2, by
+post-handshake authentication in TLS 1.3. Then the key is used while data is read or written.
+"""
 
 import ssl
 from collections.abc import Callable
@@ -14,4 +18,63 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _S = TypeVar("_S", ssl.SSLSocket, ssl.SSLObject)
 
-_PROTOCOL_VERSION_ALERTS: Final = frozenset({"TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL"})
+_PROTOCOL_VERSION_ALERT: Final = "TLSV1_ALERT_PROTOCOL_VERSION"
+
+
+def _with_cause(method: Callable[Concatenate[_S, _P], _R]) -> Callable[Concatenate[_S, _P], _R]:
+    """``method``, whose ``ssl.SSLError`` has the key's exception as its cause.
+
+    Ctrl-C and its like come out as themselves.
+    """
+
+    def call(connection: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        attached = attached_key(connection.context)
+        if attached is None:
+            return method(connection, *args, **kwargs)
+        attached.failures.take()
+        try:
+            result = method(connection, *args, **kwargs)
+        except ssl.SSLError as error:
+            _explain(error, attached)
+        _interrupt(attached.failures.take())
+        return result
+
+    return call
+
+
+def _explain(error: ssl.SSLError, attached: AttachedKey) -> NoReturn:
+    cause = attached.failures.take()
+    _interrupt(cause)
+    if cause is None and error.reason == _PROTOCOL_VERSION_ALERT and not is_good_for_tls13(attached.key.schemes):
+        cause = _no_tls13()
+    raise error from cause or error.__cause__
+
+
+def _interrupt(failure: BaseException | None) -> None:
+    if failure is not None and not isinstance(failure, Exception):
+        raise failure
+
+
+def _no_tls13() -> AlgorithmNotSupported:
+    return AlgorithmNotSupported(
+        "The server does not take TLS 1.2, and TLS 1.3 needs RSA-PSS, which the key does not do.",
+        remedy="Use a key that does PSS (on a NetKey card the AUTHENTICATION key), or let the server take TLS 1.2.",
+        layer=Layer.TLS,
+    )
+
+
+class KeySslSocket(ssl.SSLSocket):
+    """What ``wrap_socket`` of a context with an attached key returns."""
+
+    do_handshake = _with_cause(ssl.SSLSocket.do_handshake)
+    read = _with_cause(ssl.SSLSocket.read)
+    write = _with_cause(ssl.SSLSocket.write)
+    send = _with_cause(ssl.SSLSocket.send)
+
+
+class KeySslObject(ssl.SSLObject):
+    """What ``wrap_bio`` of a context with an attached key returns."""
+
+    do_handshake = _with_cause(ssl.SSLObject.do_handshake)
+    read = _with_cause(ssl.SSLObject.read)
+    write = _with_cause(ssl.SSLObject.write)

@@ -5,7 +5,7 @@ may not do raises :class:`~demail_hw.errors.ProtocolViolation`, and the machine 
 """
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from demail_hw.errors import Outcome, ProtocolViolation
 from demail_hw.interfaces import Buffer, Buffers
@@ -15,7 +15,6 @@ from demail_hw.usbip.messages import (
     MAX_SEQNUM,
     CmdSubmit,
     CmdUnlink,
-    Command,
     Direction,
     OpRepDevlist,
     OpRepImport,
@@ -23,12 +22,14 @@ from demail_hw.usbip.messages import (
     OpReqImport,
     RetSubmit,
     RetUnlink,
-    decode_command,
+    decode_reply,
 )
 from demail_hw.usbip.operations import OperationReader, parse_devlist, parse_import
 from demail_hw.usbip.receive_buffer import ReceiveBuffer
 
 __all__ = ["ClientEvent", "ClientRequest", "UsbIpClient"]
+
+_IN: Final = Direction.IN
 
 ClientRequest: TypeAlias = OpReqDevlist | OpReqImport | CmdSubmit | CmdUnlink
 ClientEvent: TypeAlias = OpRepDevlist | OpRepImport | UrbCompleted | UrbUnlinked | Closed
@@ -105,7 +106,7 @@ class UsbIpClient:
 
     def _send_submit(self, command: CmdSubmit, data: Buffers) -> Sequence[Buffer]:
         self._need_import()
-        length = command.transfer_buffer_length if command.direction == Direction.OUT else 0
+        length = command.transfer_buffer_length if command.direction != _IN else 0
         if sum(map(len, data)) != length:
             raise ValueError(f"a transfer of {length} bytes with other data")
         if command.seqnum in self._pending:
@@ -138,42 +139,36 @@ class UsbIpClient:
 
     def _read_urb(self) -> ClientEvent | NeedData:
         buffer = self._buffer
-        if len(buffer) < HEADER_SIZE:
+        if len(buffer.raw) - buffer.offset < HEADER_SIZE:
             return NEED_DATA
-        command = decode_command(buffer.raw, buffer.offset)
-        if command == Command.RET_SUBMIT:
-            return self._read_ret_submit()
-        if command == Command.RET_UNLINK:
-            return self._read_ret_unlink()
-        raise ProtocolViolation(f"The USB/IP server sent the unknown command {command}.")
+        answer = decode_reply(buffer.raw, buffer.offset)
+        return self._read_ret_submit(answer) if isinstance(answer, RetSubmit) else self._read_ret_unlink(answer)
 
-    def _read_ret_submit(self) -> ClientEvent | NeedData:
-        buffer = self._buffer
-        answer = RetSubmit.decode(buffer.raw, buffer.offset)
+    def _read_ret_submit(self, answer: RetSubmit) -> ClientEvent | NeedData:
         # Everything is checked before the data is waited for: a length that lies never costs memory.
-        command = self._pending.get(answer.seqnum)
+        seqnum, status, length, *_ = answer
+        command = self._pending.get(seqnum)
         if command is None:
-            raise ProtocolViolation(f"The USB/IP server answered transfer {answer.seqnum}, which is not pending.")
-        if answer.actual_length > command.transfer_buffer_length:
+            raise ProtocolViolation(f"The USB/IP server answered transfer {seqnum}, which is not pending.")
+        if length > command.transfer_buffer_length:
             raise ProtocolViolation(
-                f"The USB/IP server answered a transfer of {command.transfer_buffer_length} bytes"
-                f" with {answer.actual_length}."
+                f"The USB/IP server answered a transfer of {command.transfer_buffer_length} bytes with {length}."
             )
-        # An answer to an OUT transfer carries no data, whatever its length says.
-        length = answer.actual_length if command.direction == Direction.IN else 0
-        if len(buffer) < HEADER_SIZE + length:
+        if command.direction != _IN:
+            # An answer to an OUT transfer carries no data, whatever its length says.
+            length = 0
+        buffer = self._buffer
+        if len(buffer.raw) - buffer.offset < HEADER_SIZE + length:
             return NEED_DATA
         buffer.skip(HEADER_SIZE)
-        del self._pending[answer.seqnum]
-        return UrbCompleted(answer.seqnum, answer.status, buffer.take(length))
+        del self._pending[seqnum]
+        return UrbCompleted(seqnum, status, buffer.take(length) if length else b"")
 
-    def _read_ret_unlink(self) -> ClientEvent:
-        buffer = self._buffer
-        answer = RetUnlink.decode(buffer.raw, buffer.offset)
+    def _read_ret_unlink(self, answer: RetUnlink) -> ClientEvent:
         target = self._unlinks.pop(answer.seqnum, None)
         if target is None:
             raise ProtocolViolation(f"The USB/IP server answered unlink {answer.seqnum}, which is not pending.")
-        buffer.skip(HEADER_SIZE)
+        self._buffer.skip(HEADER_SIZE)
         # The transfer is over, whatever the status: Linux answers here, and with no RET_SUBMIT, for a transfer
         # that ended while it was being taken back. A RET_SUBMIT that still follows is a violation.
         pending = self._pending.pop(target, None) is not None

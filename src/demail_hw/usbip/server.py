@@ -1,7 +1,7 @@
 """The server's side of a USB/IP connection, without I/O; the mirror of :mod:`demail_hw.usbip.client`."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from demail_hw.errors import ProtocolViolation
 from demail_hw.interfaces import Buffer
@@ -11,7 +11,6 @@ from demail_hw.usbip.messages import (
     MAX_PENDING,
     CmdSubmit,
     CmdUnlink,
-    Command,
     Direction,
     OpRepDevlist,
     OpRepImport,
@@ -20,12 +19,14 @@ from demail_hw.usbip.messages import (
     RetSubmit,
     RetUnlink,
     UrbStatus,
-    decode_command,
+    decode_request,
 )
 from demail_hw.usbip.operations import OperationReader, parse_request
 from demail_hw.usbip.receive_buffer import ReceiveBuffer
 
 __all__ = ["ServerEvent", "ServerReply", "UsbIpServerConnection"]
+
+_IN: Final = Direction.IN
 
 ServerReply: TypeAlias = OpRepDevlist | OpRepImport | RetSubmit | RetUnlink
 ServerEvent: TypeAlias = OpReqDevlist | OpReqImport | Submitted | CmdUnlink | Closed
@@ -101,7 +102,7 @@ class UsbIpServerConnection:
             raise ValueError(f"transfer {reply.seqnum} is not pending")
         if reply.actual_length > command.transfer_buffer_length:
             raise ValueError(f"{reply.actual_length} bytes for a transfer of {command.transfer_buffer_length}")
-        if len(data) != (reply.actual_length if command.direction == Direction.IN else 0):
+        if len(data) != (reply.actual_length if command.direction == _IN else 0):
             raise ValueError(f"an answer of {reply.actual_length} bytes with {len(data)} bytes of data")
         del self._pending[reply.seqnum]
         return (reply.encode(), data) if data else (reply.encode(),)
@@ -127,32 +128,24 @@ class UsbIpServerConnection:
 
     def _read_urb(self, devid: int) -> ServerEvent | NeedData:
         buffer = self._buffer
-        if len(buffer) < HEADER_SIZE:
+        if len(buffer.raw) - buffer.offset < HEADER_SIZE:
             return NEED_DATA
-        command = decode_command(buffer.raw, buffer.offset)
-        if command == Command.CMD_SUBMIT:
-            return self._read_cmd_submit(devid)
-        if command == Command.CMD_UNLINK:
-            return self._read_cmd_unlink(devid)
-        raise ProtocolViolation(f"The USB/IP client sent the unknown command {command}.")
-
-    def _read_cmd_submit(self, devid: int) -> ServerEvent | NeedData:
-        buffer = self._buffer
-        command = CmdSubmit.decode(buffer.raw, buffer.offset)
+        command = decode_request(buffer.raw, buffer.offset)
         self._check_command(command.seqnum, command.devid, devid)
-        length = command.transfer_buffer_length if command.direction == Direction.OUT else 0
-        if len(buffer) < HEADER_SIZE + length:
+        if isinstance(command, CmdSubmit):
+            return self._read_cmd_submit(command)
+        buffer.skip(HEADER_SIZE)
+        self._unlinks[command.seqnum] = command.unlink_seqnum
+        return command
+
+    def _read_cmd_submit(self, command: CmdSubmit) -> ServerEvent | NeedData:
+        buffer = self._buffer
+        length = command.transfer_buffer_length if command.direction != _IN else 0
+        if len(buffer.raw) - buffer.offset < HEADER_SIZE + length:
             return NEED_DATA
         buffer.skip(HEADER_SIZE)
         self._pending[command.seqnum] = command
-        return Submitted(command, buffer.take(length))
-
-    def _read_cmd_unlink(self, devid: int) -> CmdUnlink:
-        command = CmdUnlink.decode(self._buffer.raw, self._buffer.offset)
-        self._check_command(command.seqnum, command.devid, devid)
-        self._buffer.skip(HEADER_SIZE)
-        self._unlinks[command.seqnum] = command.unlink_seqnum
-        return command
+        return Submitted(command, buffer.take(length) if length else b"")
 
     def _check_command(self, seqnum: int, devid: int, expected: int) -> None:
         if devid != expected:

@@ -42,6 +42,7 @@ def test_the_deadline_holds_and_nothing_was_sent() -> None:
 
 def test_not_reentrant_but_free_after_an_error() -> None:
     lock = TransactionLock()
+
     def hold_and_fail() -> None:
         with lock.hold(deadline=soon()):
             with pytest.raises(RuntimeError, match="already"):

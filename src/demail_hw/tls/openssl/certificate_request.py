@@ -17,6 +17,9 @@ from demail_hw.tls.policy import scheme_name
 __all__ = ["CertificateRequests"]
 
 _CALLBACK: Final = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+_SHARED: Final = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, *(ctypes.c_void_p,) * 5)
+"""SSL_get_shared_sigalgs, without letting other threads in for the few instructions it takes."""
+_FIRST: Final = 0
 _COUNT_ONLY: Final = -1
 
 
@@ -25,13 +28,13 @@ class CertificateRequests:
 
     def __init__(self, library: OpenSsl, registry: KeyRegistry, failures: Failures) -> None:
         self._functions = library.functions
+        self._count_shared = _SHARED(library.address("SSL_get_shared_sigalgs"))
         self._registry = registry
         self._thunk = _CALLBACK(failures.guard(self._check))
         self.address = address_of(self._thunk)
 
     def _check(self, connection: int, key_id: int) -> int:
-        nothing = (None,) * 5
-        if self._functions.SSL_get_shared_sigalgs(connection, 0, *nothing):
+        if self._count_shared(connection, _FIRST, None, None, None, None, None):
             return True
         asked = self._asked_for(connection)
         if asked:

@@ -33,7 +33,7 @@ def ssl_ctx_of(context: ssl.SSLContext, library: OpenSsl) -> int:
 
 def _read_pointer(context: ssl.SSLContext) -> int | None:
     room = _HEADER + ctypes.sizeof(ctypes.c_void_p)
-    if not isinstance(context, _ssl._SSLContext) or _ssl._SSLContext.__basicsize__ < room:  # noqa: SLF001
+    if _ssl._SSLContext.__basicsize__ < room:  # noqa: SLF001
         return None
     return ctypes.c_void_p.from_address(id(context) + _HEADER).value
 

@@ -11,7 +11,7 @@ from demail_hw.tls.openssl.structures import Dispatch
 
 __all__ = ["CCallback", "DispatchTable", "address_of"]
 
-CCallback: TypeAlias = tuple[type[CFuncPtr], Callable[..., int | None]]
+CCallback: TypeAlias = tuple[type[CFuncPtr], Callable[..., int]]
 """A prototype and the Python function behind it."""
 
 

@@ -2,11 +2,11 @@
 
 import threading
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import TypeVarTuple
 
 __all__ = ["Failures"]
 
-_P = ParamSpec("_P")
+_Arguments = TypeVarTuple("_Arguments")
 
 
 class Failures(threading.local):
@@ -27,20 +27,19 @@ class Failures(threading.local):
         error, self.error = self.error, None
         return error
 
-    def guard(self, function: Callable[_P, int | None]) -> Callable[_P, int | None]:
+    def guard(self, function: Callable[[*_Arguments], int]) -> Callable[[*_Arguments], int]:
         """``function``, made fit to be called from C: it answers 0, OpenSSL's failure and NULL, for any exception.
 
         All of it happens inside the ``try``, so that Ctrl-C while the card computes ends up here as well. Only an
-        interrupt that is pending at the very entry escapes: ctypes reports it and hands C an undefined value,
-        which does no harm because handles are looked up and never followed.
+        interrupt that is pending at the very entry escapes: ctypes reports it and hands C an undefined number.
+        That is harmless where the number means success or failure, and OpenSSL's own functions make the handles.
         """
-        keep = self.keep
 
-        def callback(*args: _P.args, **kwargs: _P.kwargs) -> int | None:
+        def callback(*arguments: *_Arguments) -> int:
             try:
-                return function(*args, **kwargs)
+                return function(*arguments)
             except BaseException as error:  # noqa: BLE001 - it is raised again on the other side of OpenSSL
-                keep(error)
+                self.keep(error)
                 return 0
 
         return callback

@@ -1,6 +1,7 @@
 """Which key a handle means: OpenSSL holds numbers, Python holds the keys."""
 
 import ctypes
+import functools
 import itertools
 import weakref
 from typing import Final
@@ -44,17 +45,21 @@ class KeyRegistry:
 
     def __init__(self) -> None:
         self._ids = itertools.count(1)
-        self._keys: weakref.WeakValueDictionary[int, RegisteredKey] = weakref.WeakValueDictionary()
+        self._keys: dict[int, weakref.ref[RegisteredKey]] = {}
 
     def register(self, private_key: PrivateKey) -> RegisteredKey:
         """Give a key an id; it is known as long as the caller holds what comes back."""
         key = RegisteredKey(next(self._ids), private_key)
-        self._keys[key.key_id] = key
+        self._keys[key.key_id] = weakref.ref(key, functools.partial(self._forget, key.key_id))
         return key
+
+    def _forget(self, key_id: int, _reference: "weakref.ref[RegisteredKey]") -> None:
+        del self._keys[key_id]
 
     def find(self, key_id: int) -> RegisteredKey:
         """The key with this id. Errors: :class:`~demail_hw.errors.KeyNotFound` if nobody holds it any more."""
-        key = self._keys.get(key_id)
+        reference = self._keys.get(key_id)
+        key = None if reference is None else reference()
         if key is None:
             raise KeyNotFound("The TLS context of this key is gone.", layer=Layer.TLS)
         return key

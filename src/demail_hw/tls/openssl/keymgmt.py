@@ -1,13 +1,13 @@
 """Key management (provider-keymgmt(7)): handles of keys whose private half OpenSSL never sees.
 
-A handle is a block of OpenSSL's memory that holds the id of a registered key, and nothing else. So OpenSSL's own
-CRYPTO_free frees it, and a key that outlives the interpreter can be freed without any Python.
+A handle is a block of OpenSSL's memory that begins with the id of a registered key. OpenSSL's own functions make
+and free it (see _provider_), so a key that outlives the interpreter is freed without any Python.
 """
 
 import ctypes
 from typing import Final
 
-from demail_hw.tls.openssl.dispatch import DispatchTable
+from demail_hw.tls.openssl.dispatch import CCallback, DispatchTable
 from demail_hw.tls.openssl.failures import Failures
 from demail_hw.tls.openssl.key_registry import KeyId, KeyRegistry
 from demail_hw.tls.openssl.library import OpenSsl
@@ -20,40 +20,39 @@ __all__ = ["HARDWARE_KEY", "KeyManagement"]
 HARDWARE_KEY: Final = b"hw-key"
 """The parameter in which an id comes in."""
 
+_PRIVATE_KEY: Final = int(Selection.PRIVATE_KEY)
+
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int
 _EXPORT_CALLBACK: Final = ctypes.CFUNCTYPE(_INT, _POINTER, _POINTER)
 
 
 class KeyManagement:
-    """The functions behind one kind of key. ``signature_name``: the algorithm that signs with it."""
+    """The functions behind one kind of key. ``signature_name``: what signs with it, if its name is another."""
 
-    def __init__(self, library: OpenSsl, registry: KeyRegistry, failures: Failures, signature_name: bytes) -> None:
-        self._library = library
+    def __init__(
+        self, library: OpenSsl, registry: KeyRegistry, failures: Failures, signature_name: bytes | None = None
+    ) -> None:
         self._registry = registry
-        self._signature_name = ctypes.create_string_buffer(signature_name)
+        self._signature_name = ctypes.create_string_buffer(signature_name or b"")
         self._gettable = describe(PARAM_TYPES)
         self._exportable = describe(EXPORT_TYPES)
-        self.table = DispatchTable(
-            failures,
-            {
-                KeymgmtFunction.NEW: (ctypes.CFUNCTYPE(_POINTER, _POINTER), self._new),
-                KeymgmtFunction.GET_PARAMS: (ctypes.CFUNCTYPE(_INT, _POINTER, _POINTER), self._get_params),
-                KeymgmtFunction.GETTABLE_PARAMS: (ctypes.CFUNCTYPE(_POINTER, _POINTER), self._gettable_params),
-                KeymgmtFunction.QUERY_OPERATION_NAME: (ctypes.CFUNCTYPE(_POINTER, _INT), self._operation_name),
-                KeymgmtFunction.HAS: (ctypes.CFUNCTYPE(_INT, _POINTER, _INT), self._has),
-                KeymgmtFunction.IMPORT: (ctypes.CFUNCTYPE(_INT, _POINTER, _INT, _POINTER), self._import),
-                KeymgmtFunction.IMPORT_TYPES: (ctypes.CFUNCTYPE(_POINTER, _INT), self._types),
-                KeymgmtFunction.EXPORT: (ctypes.CFUNCTYPE(_INT, _POINTER, _INT, _POINTER, _POINTER), self._export),
-                KeymgmtFunction.EXPORT_TYPES: (ctypes.CFUNCTYPE(_POINTER, _INT), self._types),
-            },
-            native={KeymgmtFunction.FREE: library.address("CRYPTO_free")},
-        )
-
-    def _new(self, _provider: int | None) -> int | None:
-        handle: int | None = self._library.functions.CRYPTO_malloc(ctypes.sizeof(KeyId), None, 0)
-        if handle is not None:
-            KeyId.from_address(handle).value = 0
-        return handle
+        functions: dict[int, CCallback] = {
+            KeymgmtFunction.GET_PARAMS: (ctypes.CFUNCTYPE(_INT, _POINTER, _POINTER), self._get_params),
+            KeymgmtFunction.GETTABLE_PARAMS: (ctypes.CFUNCTYPE(_POINTER, _POINTER), self._gettable_params),
+            KeymgmtFunction.HAS: (ctypes.CFUNCTYPE(_INT, _POINTER, _INT), self._has),
+            KeymgmtFunction.IMPORT: (ctypes.CFUNCTYPE(_INT, _POINTER, _INT, _POINTER), self._import),
+            KeymgmtFunction.IMPORT_TYPES: (ctypes.CFUNCTYPE(_POINTER, _INT), self._types),
+            KeymgmtFunction.EXPORT: (ctypes.CFUNCTYPE(_INT, _POINTER, _INT, _POINTER, _POINTER), self._export),
+            KeymgmtFunction.EXPORT_TYPES: (ctypes.CFUNCTYPE(_POINTER, _INT), self._types),
+        }
+        if signature_name is not None:
+            prototype = ctypes.CFUNCTYPE(_POINTER, _INT)
+            functions[KeymgmtFunction.QUERY_OPERATION_NAME] = (prototype, self._operation_name)
+        native: dict[int, int] = {
+            KeymgmtFunction.NEW: library.address("CRYPTO_zalloc"),
+            KeymgmtFunction.FREE: library.address("CRYPTO_free"),
+        }
+        self.table = DispatchTable(failures, functions, native)
 
     def _get_params(self, handle: int, params: int | None) -> int:
         answer(params, self._registry.at(handle).public.answers)
@@ -82,7 +81,7 @@ class KeyManagement:
         The refusal of anything private is what sends a signature to us: OpenSSL first tries to give the whole key
         to its own provider.
         """
-        if selection & Selection.PRIVATE_KEY:
+        if selection & _PRIVATE_KEY:
             return False
         exported = self._registry.at(handle).exported
         done: int = _EXPORT_CALLBACK(callback)(exported.address, argument)

@@ -27,7 +27,7 @@ _PROTOTYPES: Final = {
     "ERR_clear_error": (None, ()),
     "ERR_peek_last_error": (ctypes.c_ulong, ()),
     "ERR_reason_error_string": (_text, (ctypes.c_ulong,)),
-    "CRYPTO_malloc": (_pointer, (_size, _text, _int)),
+    "CRYPTO_zalloc": (_pointer, (_size, _text, _int)),
     "CRYPTO_free": (None, (_pointer, _text, _int)),
     "OSSL_LIB_CTX_new": (_pointer, ()),
     "OSSL_PROVIDER_add_builtin": (_int, (_pointer, _text, _pointer)),

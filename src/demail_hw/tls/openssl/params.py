@@ -2,7 +2,7 @@
 
 import ctypes
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 from demail_hw.tls.openssl.structures import Param, ParamType
@@ -13,33 +13,37 @@ ParamValue: TypeAlias = int | str | bytes
 """An integer, a UTF-8 string or an octet string."""
 
 _STRIDE: Final = ctypes.sizeof(Param)
+_INTEGER: Final = int(ParamType.INTEGER)
+_UNSIGNED_INTEGER: Final = int(ParamType.UNSIGNED_INTEGER)
+_UTF8_STRING: Final = int(ParamType.UTF8_STRING)
+"""Plain numbers: an enum member costs a look-up in every handshake."""
+
 _TYPES: Final[Mapping[type[ParamValue], ParamType]] = {
     int: ParamType.UNSIGNED_INTEGER,
     str: ParamType.UTF8_STRING,
     bytes: ParamType.OCTET_STRING,
 }
-_INTEGERS: Final = frozenset({ParamType.INTEGER, ParamType.UNSIGNED_INTEGER})
-
-
-def _walk(address: int | None) -> Iterator[Param]:
-    while address:
-        param = Param.from_address(address)
-        if param.key is None:
-            return
-        yield param
-        address += _STRIDE
 
 
 def read(address: int | None) -> dict[bytes, ParamValue]:
     """The values of the list at ``address``."""
-    return {param.key: _decode(param) for param in _walk(address)}
+    values: dict[bytes, ParamValue] = {}
+    while address:
+        param = Param.from_address(address)
+        key = param.key
+        if key is None:
+            break
+        values[key] = _decode(param.data_type, ctypes.string_at(param.data, param.data_size))
+        address += _STRIDE
+    return values
 
 
-def _decode(param: Param) -> ParamValue:
-    raw = ctypes.string_at(param.data, param.data_size)
-    if param.data_type in _INTEGERS:
-        return int.from_bytes(raw, sys.byteorder, signed=param.data_type == ParamType.INTEGER)
-    if param.data_type == ParamType.UTF8_STRING:
+def _decode(data_type: int, raw: bytes) -> ParamValue:
+    if data_type == _INTEGER:
+        return int.from_bytes(raw, sys.byteorder, signed=True)
+    if data_type == _UNSIGNED_INTEGER:
+        return int.from_bytes(raw, sys.byteorder)
+    if data_type == _UTF8_STRING:
         return raw.rstrip(b"\0").decode()
     return raw
 
@@ -49,9 +53,14 @@ def answer(address: int | None, values: Mapping[bytes, ParamValue]) -> None:
 
     ``ValueError`` if there is no room for one.
     """
-    for param in _walk(address):
-        if param.key in values:
-            _fill(param, values[param.key])
+    while address:
+        param = Param.from_address(address)
+        key = param.key
+        if key is None:
+            break
+        if key in values:
+            _fill(param, values[key])
+        address += _STRIDE
 
 
 def _fill(param: Param, value: ParamValue) -> None:

@@ -19,12 +19,16 @@ The provider lives in a library context of its own, and is the only one there: n
 fetches an algorithm from it, and it needs no configuration. libssl may use its keys nevertheless.
 
 OpenSSL cleans up after the interpreter has gone, and a Python function that is called then ends the process.
-Therefore the provider has no teardown and is never unloaded, handles are freed by CRYPTO_free itself, and the
-tables and everything they point to are never given back.
+Therefore the provider has no teardown and is never unloaded, and the tables and everything they point to are never
+given back. And OpenSSL makes and frees the blocks behind keys and operations itself: the entries NEW, NEWCTX, FREE
+and FREECTX of the tables are its own CRYPTO_zalloc and CRYPTO_free. They take further arguments, a file and a line
+for a debugging allocator, which nobody passes and nobody looks at. What they are passed first is the block to free;
+or, to make one, the provider's context, which is ours to choose: it is the number of bytes.
 """
 
 import ctypes
 import threading
+from collections.abc import Mapping
 from typing import Final
 
 from demail_hw.identity import PrivateKey
@@ -40,6 +44,8 @@ from demail_hw.tls.openssl.structures import Algorithm, Operation, ProviderFunct
 
 __all__ = ["SHARED_PROVIDER", "OpenSslKeyProvider", "SharedProvider"]
 
+_BLOCK_SIZE: Final = 32
+"""Bytes of a block of memory that stands for a key or a signature operation; both need less."""
 _NAME: Final = b"demailhw"
 _PROPERTIES: Final = b"provider=demailhw"
 _RSA_NAMES: Final = b"RSA:rsaEncryption:1.2.840.113549.1.1.1"
@@ -61,10 +67,10 @@ class OpenSslKeyProvider:
         self.library = library
         self.failures = Failures()
         self.registry = KeyRegistry()
-        self.signatures = Signatures(self.registry, self.failures)
-        self._rsa = KeyManagement(library, self.registry, self.failures, b"RSA")
-        self._ec = KeyManagement(library, self.registry, self.failures, b"ECDSA")
-        self._algorithms = {
+        self.signatures = Signatures(library, self.registry, self.failures)
+        self._rsa = KeyManagement(library, self.registry, self.failures)
+        self._ec = KeyManagement(library, self.registry, self.failures, _ECDSA_NAMES)
+        self._algorithms: Mapping[int, ctypes.Array[Algorithm]] = {
             Operation.KEYMGMT: _algorithms((_RSA_NAMES, self._rsa.table), (_EC_NAMES, self._ec.table)),
             Operation.SIGNATURE: _algorithms(
                 (_RSA_NAMES, self.signatures.table), (_ECDSA_NAMES, self.signatures.table)
@@ -94,15 +100,15 @@ class OpenSslKeyProvider:
         table: "ctypes._Pointer[ctypes.c_void_p]",
         context: "ctypes._Pointer[ctypes.c_void_p]",
     ) -> int:
-        """The entry point (provider-base(7)). Every handle of ours is a number, so there is no context."""
+        """The entry point (provider-base(7)). The provider's context is the size of a block: see the docstring."""
         table[0] = ctypes.c_void_p(self._table.address)
-        context[0] = ctypes.c_void_p(1)
+        context[0] = ctypes.c_void_p(_BLOCK_SIZE)
         return True
 
-    def _query(self, _context: int | None, operation: int, no_cache: "ctypes._Pointer[ctypes.c_int]") -> int | None:
+    def _query(self, _context: int | None, operation: int, no_cache: "ctypes._Pointer[ctypes.c_int]") -> int:
         no_cache[0] = 0
-        algorithms = self._algorithms.get(Operation(operation)) if operation in set(Operation) else None
-        return None if algorithms is None else ctypes.addressof(algorithms)
+        algorithms = self._algorithms.get(operation)
+        return 0 if algorithms is None else ctypes.addressof(algorithms)
 
     def new_evp_pkey(self, private_key: PrivateKey) -> tuple[RegisteredKey, int]:
         """An EVP_PKEY for a key, for the caller to free, and the registration that keeps it usable."""

@@ -1,105 +1,110 @@
 """Signatures (provider-signature(7)): from OpenSSL's sign call to ``private_key.sign``.
 
 OpenSSL hands over the whole message to be signed, not its digest: the key hashes, or its card does.
+
+The state of an operation lies in a block of OpenSSL's memory, which its own functions make and free (see
+_provider_): that spares the handshake four calls into Python, and nothing is left behind if one is broken off.
 """
 
 import ctypes
-import itertools
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.padding import AsymmetricPadding
 
 from demail_hw.errors import AlgorithmNotSupported, Layer
+from demail_hw.identity import PrivateKey
 from demail_hw.tls.openssl.dispatch import DispatchTable
 from demail_hw.tls.openssl.failures import Failures
-from demail_hw.tls.openssl.key_registry import KeyRegistry, RegisteredKey
+from demail_hw.tls.openssl.key_registry import KeyId, KeyRegistry
+from demail_hw.tls.openssl.library import OpenSsl
 from demail_hw.tls.openssl.params import ParamValue, describe, read
 from demail_hw.tls.openssl.structures import ParamType, SignatureFunction
 
-__all__ = ["Signatures"]
+__all__ = ["OperationState", "Signatures"]
 
 _SETTABLE: Final[Mapping[bytes, ParamType]] = {
     b"pad-mode": ParamType.INTEGER,
     b"saltlen": ParamType.UTF8_STRING,
-    b"digest": ParamType.UTF8_STRING,
     b"mgf1-digest": ParamType.UTF8_STRING,
 }
 
-_HASHES: Final[Mapping[str, hashes.HashAlgorithm]] = {
-    name: algorithm
-    for algorithm in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512())
-    for name in (f"SHA{algorithm.digest_size * 8}", f"SHA2-{algorithm.digest_size * 8}")
+
+class _Digest(NamedTuple):
+    """A hash, and the padding that TLS uses with it."""
+
+    algorithm: hashes.HashAlgorithm
+    pss: padding.PSS
+    ecdsa: ec.ECDSA
+
+
+def _digest(algorithm: hashes.HashAlgorithm) -> _Digest:
+    pss = padding.PSS(padding.MGF1(algorithm), padding.PSS.DIGEST_LENGTH)
+    return _Digest(algorithm, pss, ec.ECDSA(algorithm))
+
+
+_DIGESTS: Final = tuple(map(_digest, (hashes.SHA256(), hashes.SHA384(), hashes.SHA512())))
+_INDEX: Final[Mapping[bytes, int]] = {
+    name: index
+    for index, digest in enumerate(_DIGESTS)
+    for name in (
+        b"SHA%d" % (digest.algorithm.digest_size * 8),
+        b"SHA2-%d" % (digest.algorithm.digest_size * 8),
+    )
 }
-_PSS: Final[Mapping[str, AsymmetricPadding]] = {
-    name: padding.PSS(padding.MGF1(algorithm), padding.PSS.DIGEST_LENGTH) for name, algorithm in _HASHES.items()
-}
+"""OpenSSL's names of the hashes, and their places in ``_DIGESTS``."""
+
 _PKCS1: Final = padding.PKCS1v15()
-_PAD_MODES: Final[Mapping[ParamValue, bool]] = {1: False, "pkcs1": False, 6: True, "pss": True}
-"""RSA_PKCS1_PADDING and RSA_PKCS1_PSS_PADDING: whether it is PSS."""
+_IS_PSS: Final[Mapping[ParamValue, bool]] = {1: False, 6: True}
+"""RSA_PKCS1_PADDING and RSA_PKCS1_PSS_PADDING."""
 _SALT_LENGTHS: Final = frozenset({-1, "digest"})
 """RSA_PSS_SALTLEN_DIGEST, the only salt that TLS has (RFC 8446, 4.2.3)."""
 
 
-class _Operation:
-    """One signature in the making."""
+class OperationState(ctypes.Structure):
+    """One signature in the making: whose, which hash, and for RSA whether with PSS."""
 
-    __slots__ = ("hash_name", "key", "pss")
-
-    def __init__(self) -> None:
-        self.key: RegisteredKey | None = None
-        self.hash_name = ""
-        self.pss = False
-
-    def configure(self, params: Mapping[bytes, ParamValue]) -> None:
-        """Take over what libssl sets (EVP_PKEY_CTX_set_rsa_padding(3) and its neighbours)."""
-        if b"digest" in params:
-            self.hash_name = _hash_name(params[b"digest"])
-        if b"pad-mode" in params:
-            self.pss = _PAD_MODES[params[b"pad-mode"]]
-        if params.get(b"saltlen", "digest") not in _SALT_LENGTHS:
-            raise AlgorithmNotSupported("TLS signs PSS with a salt as long as the digest.", layer=Layer.TLS)
-        if _hash_name(params.get(b"mgf1-digest", self.hash_name)) != self.hash_name:
-            raise AlgorithmNotSupported("TLS signs PSS with one hash throughout.", layer=Layer.TLS)
-
-    def sign(self, message: bytes) -> bytes:
-        """The signature, from the key itself."""
-        key = self.bound_key.private_key
-        algorithm = _HASHES[self.hash_name]
-        if isinstance(key, rsa.RSAPrivateKey):
-            return key.sign(message, _PSS[self.hash_name] if self.pss else _PKCS1, algorithm)
-        return key.sign(message, ec.ECDSA(algorithm))
-
-    @property
-    def bound_key(self) -> RegisteredKey:
-        """The key that digest_sign_init gave."""
-        if self.key is None:
-            raise RuntimeError("OpenSSL asked for a signature without naming a key")
-        return self.key
+    _fields_ = (("key_id", KeyId), ("digest", ctypes.c_uint8), ("pss", ctypes.c_uint8))
 
 
-def _hash_name(name: ParamValue) -> str:
-    if not isinstance(name, str) or name.upper() not in _HASHES:
-        raise AlgorithmNotSupported(f"The key signs no {name!r} in TLS.", layer=Layer.TLS)
-    return name.upper().replace("SHA2-", "SHA")
+def _digest_index(name: bytes) -> int:
+    index = _INDEX.get(name)
+    if index is None:
+        raise AlgorithmNotSupported(f"The key signs no {name.decode()} in TLS.", layer=Layer.TLS)
+    return index
+
+
+def _configure(state: OperationState, params: Mapping[bytes, ParamValue]) -> None:
+    """Take over what libssl sets (EVP_PKEY_CTX_set_rsa_padding(3) and its neighbours)."""
+    for name, value in params.items():
+        match name:
+            case b"pad-mode":
+                state.pss = _IS_PSS[value]
+            case b"saltlen" if value not in _SALT_LENGTHS:
+                raise AlgorithmNotSupported("TLS signs PSS with a salt as long as the digest.", layer=Layer.TLS)
+            case b"mgf1-digest" if _digest_index(str(value).encode()) != state.digest:
+                raise AlgorithmNotSupported("TLS signs PSS with one hash throughout.", layer=Layer.TLS)
+
+
+def _sign(key: PrivateKey, state: OperationState, message: bytes) -> bytes:
+    digest = _DIGESTS[state.digest]
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key.sign(message, digest.pss if state.pss else _PKCS1, digest.algorithm)
+    return key.sign(message, digest.ecdsa)
 
 
 class Signatures:
-    """The functions behind every signature algorithm; an operation is known to OpenSSL by a number."""
+    """The functions behind every signature algorithm."""
 
-    def __init__(self, registry: KeyRegistry, failures: Failures) -> None:
+    def __init__(self, library: OpenSsl, registry: KeyRegistry, failures: Failures) -> None:
         pointer, integer, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
         prototype = ctypes.CFUNCTYPE
         self._registry = registry
-        self._numbers = itertools.count(1)
-        self._operations: dict[int, _Operation] = {}
         self._settable = describe(_SETTABLE)
         self.table = DispatchTable(
             failures,
             {
-                SignatureFunction.NEWCTX: (prototype(pointer, pointer, ctypes.c_char_p), self._new),
                 SignatureFunction.DIGEST_SIGN_INIT: (
                     prototype(integer, pointer, ctypes.c_char_p, pointer, pointer),
                     self._digest_sign_init,
@@ -108,51 +113,43 @@ class Signatures:
                     prototype(integer, pointer, pointer, pointer, size, pointer, size),
                     self._digest_sign,
                 ),
-                SignatureFunction.FREECTX: (prototype(None, pointer), self._free),
                 SignatureFunction.SET_CTX_PARAMS: (prototype(integer, pointer, pointer), self._set_ctx_params),
                 SignatureFunction.SETTABLE_CTX_PARAMS: (prototype(pointer, pointer, pointer), self._settable_params),
             },
+            native={
+                SignatureFunction.NEWCTX: library.address("CRYPTO_zalloc"),
+                SignatureFunction.FREECTX: library.address("CRYPTO_free"),
+            },
         )
 
-    @property
-    def pending(self) -> int:
-        """How many operations OpenSSL has not freed yet."""
-        return len(self._operations)
-
-    def _new(self, _provider: int | None, _properties: bytes | None) -> int:
-        number = next(self._numbers)
-        self._operations[number] = _Operation()
-        return number
-
-    def _free(self, number: int | None) -> None:
-        self._operations.pop(number or 0, None)
-
-    def _digest_sign_init(self, number: int, hash_name: bytes | None, handle: int | None, params: int | None) -> int:
-        operation = self._operations[number]
+    def _digest_sign_init(self, operation: int, hash_name: bytes | None, handle: int | None, params: int | None) -> int:
+        state = OperationState.from_address(operation)
         if handle is not None:
-            operation.key = self._registry.at(handle)
+            state.key_id = KeyId.from_address(handle).value
         if hash_name is not None:
-            operation.hash_name = _hash_name(hash_name.decode())
-        operation.configure(read(params))
+            state.digest = _digest_index(hash_name)
+        if params is not None:
+            _configure(state, read(params))
         return True
 
-    def _set_ctx_params(self, number: int, params: int | None) -> int:
-        self._operations[number].configure(read(params))
+    def _set_ctx_params(self, operation: int, params: int | None) -> int:
+        _configure(OperationState.from_address(operation), read(params))
         return True
 
     def _settable_params(self, _operation: int | None, _provider: int | None) -> int:
         return ctypes.addressof(self._settable)
 
     def _digest_sign(
-        self, number: int, signature: int | None, length: int, room: int, message: int, message_length: int
+        self, operation: int, signature: int | None, length: int, room: int, message: int, message_length: int
     ) -> int:
         """Sign, or say how long the signature can be if there is nowhere to put it."""
-        operation = self._operations[number]
+        state = OperationState.from_address(operation)
+        key = self._registry.find(state.key_id)
         size = ctypes.c_size_t.from_address(length)
         if signature is None:
-            size.value = operation.bound_key.public.max_size
+            size.value = key.public.max_size
             return True
-        made = operation.sign(ctypes.string_at(message, message_length))
+        made = _sign(key.private_key, state, ctypes.string_at(message, message_length))
         if len(made) > room:
             raise ValueError(f"a signature of {len(made)} bytes does not fit into {room}")
         ctypes.memmove(signature, made, len(made))

@@ -1,0 +1,234 @@
+"""Readers on a USB/IP server, spoken to directly: no kernel driver, no root, one round trip for a card command."""
+
+import contextlib
+import errno
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from demail_hw.address import Address
+from demail_hw.ccid.reader import CcidReader
+from demail_hw.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    DeviceBusy,
+    DeviceLost,
+    DeviceNotFound,
+    HardwareError,
+    Outcome,
+    ServerRefused,
+)
+from demail_hw.interfaces import Deadline, ReaderInfo, Timeouts
+from demail_hw.transaction_lock import TransactionLock
+from demail_hw.usb.descriptors import SMART_CARD_CLASS
+from demail_hw.usbip.client import ClientEvent, UsbIpClient
+from demail_hw.usbip.events import NEED_DATA, Closed
+from demail_hw.usbip.messages import (
+    DEFAULT_PORT,
+    DevlistEntry,
+    OpRepDevlist,
+    OpRepImport,
+    OpReqDevlist,
+    OpReqImport,
+    UsbipStatus,
+)
+from demail_hw_drivers.tcp import Wire, open_connection
+from demail_hw_drivers.usbip_transport import TransportCounters, UsbIpTransport
+
+__all__ = ["TransportCounters", "UsbIpReaders", "UsbIpTransport", "connect", "list_devices"]
+
+_GRACE_SECONDS: Final = 2.0
+_UNREACHABLE: Final = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL})
+_BUSY: Final = frozenset({UsbipStatus.DEV_BUSY, UsbipStatus.NA})
+"""Linux' usbipd says NA for a device that somebody has."""
+
+
+class UsbIpReaders:
+    """The driver of ``usbip:`` (:class:`~demail_hw.interfaces.ReaderDriver`)."""
+
+    def open(self, address: Address, *, timeouts: Timeouts) -> CcidReader:
+        """Import the one reader that the address means. Errors: as :func:`connect`."""
+        transport = connect(address, deadline=time.monotonic() + timeouts.connect)
+        try:
+            return CcidReader(transport, lock=TransactionLock(), grace=_grace)
+        except BaseException:
+            transport.close()
+            raise
+
+    def find(self, address: Address, *, timeouts: Timeouts) -> Sequence[ReaderInfo]:
+        """The readers on the server that the address can mean. None is imported, so that no serial numbers are known.
+
+        Servers hide the devices that somebody has; they are not in the list.
+        """
+        entries = list_devices(address, deadline=time.monotonic() + timeouts.connect)
+        return [_info(address, entry) for entry in entries if _is_reader(entry) and _can_mean(address, entry)]
+
+
+def connect(address: Address, *, deadline: Deadline) -> UsbIpTransport:
+    """Import the one device that the address means, and configure it.
+
+    Errors: :class:`~demail_hw.errors.DeviceNotFound` (no such host, no such device, or several),
+    :class:`~demail_hw.errors.DeviceBusy`, :class:`~demail_hw.errors.ServerRefused`,
+    :class:`~demail_hw.errors.ConfigurationError`, or whatever breaks on the way; nothing was sent to a card.
+    """
+    with _opening(address):
+        transport = _find(address, deadline)
+        serial = transport.identity.serial
+        if address.reader in (None, serial):
+            return transport
+        transport.close()
+        raise DeviceNotFound(
+            f"The reader has the serial number {serial!r}, not {address.reader!r}.",
+            remedy="Mend ?reader= in the address, or plug in the right reader.",
+            transient=False,
+        )
+
+
+def list_devices(address: Address, *, deadline: Deadline) -> Sequence[DevlistEntry]:
+    """What the server has to import; the selector of the address does not matter."""
+    with _opening(address), contextlib.closing(_wire(address, deadline)) as wire:
+        reply = _operate(wire, UsbIpClient(), OpReqDevlist(), deadline)
+        if isinstance(reply, OpRepDevlist) and reply.status == UsbipStatus.OK:
+            return reply.devices
+        raise _refused("list its devices", reply)
+
+
+def _find(address: Address, deadline: Deadline) -> UsbIpTransport:
+    if address.bus_id is not None:
+        return _import(address, address.bus_id, deadline)
+    entries = list_devices(address, deadline=deadline)
+    if address.serial is not None:
+        return _find_serial(address, address.serial, entries, deadline)
+    if address.selector and address.vendor_product is None:
+        raise ConfigurationError(
+            f"{address.selector!r} names no USB device.", remedy="Use serial=..., VID:PID, a bus id, or nothing."
+        )
+    matching = [entry for entry in entries if _is_reader(entry) and _can_mean(address, entry)]
+    if len(matching) == 1:
+        return _import(address, matching[0].device.bus_id, deadline)
+    wanted = f"reader {address.selector}" if address.selector else "reader"
+    raise _not_one(f"{len(matching) or 'no'} {wanted}{'s' if len(matching) > 1 else ''}", entries)
+
+
+def _find_serial(
+    address: Address, serial: str, entries: Sequence[DevlistEntry], deadline: Deadline
+) -> UsbIpTransport:
+    """A device list has no serial numbers: take the candidates one by one and look."""
+    for entry in filter(_is_reader, entries):
+        with contextlib.suppress(DeviceBusy, DeviceNotFound):
+            transport = _import(address, entry.device.bus_id, deadline)
+            if transport.identity.serial == serial:
+                return transport
+            transport.close()
+    raise _not_one(f"no reader with the serial number {serial!r}", entries)
+
+
+def _import(address: Address, bus_id: str, deadline: Deadline) -> UsbIpTransport:
+    wire = _wire(address, deadline)
+    machine = UsbIpClient()
+    try:
+        reply = _operate(wire, machine, OpReqImport(bus_id), deadline)
+        if not isinstance(reply, OpRepImport) or reply.device is None:
+            raise _refused(f"export device {bus_id}", reply)
+        transport = UsbIpTransport(wire, machine, reply.device)
+        transport.configure(deadline=deadline)
+    except BaseException:
+        wire.close()
+        raise
+    return transport
+
+
+def _wire(address: Address, deadline: Deadline) -> Wire:
+    if not address.host:
+        raise ConfigurationError(
+            f"{str(address)!r} names no USB server.", remedy="Write usbip://HOST/ and what follows."
+        )
+    return Wire(open_connection(address.host, address.port or DEFAULT_PORT, deadline=deadline))
+
+
+def _operate(
+    wire: Wire, machine: UsbIpClient, request: OpReqDevlist | OpReqImport, deadline: Deadline
+) -> ClientEvent:
+    """One operation and its reply."""
+    if not wire.send(machine.send(request), deadline=deadline):
+        raise _silent()
+    while (event := machine.next_event()) is NEED_DATA:
+        data = wire.receive(deadline=deadline)
+        if data is None:
+            raise _silent()
+        machine.receive_data(data)
+    if isinstance(event, Closed):
+        raise DeviceLost("The USB server closed the connection instead of answering.")
+    return event
+
+
+def _silent() -> DeadlineExceeded:
+    return DeadlineExceeded("The USB server did not answer until the deadline.", transient=True)
+
+
+@contextlib.contextmanager
+def _opening(address: Address) -> Iterator[None]:
+    """Before a transport is there no card can have been reached; foreign exceptions are mapped."""
+    server = f"{address.host}:{address.port or DEFAULT_PORT}"
+    try:
+        yield
+    except HardwareError as error:
+        error.outcome = Outcome.NOT_SENT
+        raise
+    except socket.gaierror as error:
+        raise DeviceNotFound(
+            f"The name of the USB server {server} is not known: {error.strerror}.", remedy="Check its name."
+        ) from error
+    except OSError as error:
+        why = error.strerror or str(error)
+        if error.errno in _UNREACHABLE:
+            raise DeviceNotFound(
+                f"There is no USB server at {server}: {why}.", remedy="Check its address, and that it runs."
+            ) from error
+        raise DeviceLost(f"The connection to {server} broke: {why}.", outcome=Outcome.NOT_SENT) from error
+
+
+def _refused(what: str, reply: ClientEvent) -> HardwareError:
+    status = reply.status if isinstance(reply, OpRepImport | OpRepDevlist) else UsbipStatus.ERROR
+    name = UsbipStatus(status).name if status in tuple(UsbipStatus) else "unknown"
+    text = f"The USB server refused to {what}: status {status} ({name})."
+    if isinstance(reply, OpRepImport) and status in _BUSY:
+        return DeviceBusy(text)
+    if status == UsbipStatus.NODEV:
+        return DeviceNotFound(text, remedy="List the readers of the server: a bus id changes with the socket.")
+    return ServerRefused(text)
+
+
+def _not_one(what: str, entries: Sequence[DevlistEntry]) -> DeviceNotFound:
+    listed = ", ".join(
+        f"{entry.device.bus_id} ({entry.device.vendor_id:04x}:{entry.device.product_id:04x}"
+        f"{'' if _is_reader(entry) else ', no reader'})"
+        for entry in entries
+    )
+    return DeviceNotFound(
+        f"The USB server has {what}; it lists {listed or 'nothing'}.",
+        remedy="Name one reader in the address. A reader that somebody uses is not listed.",
+    )
+
+
+def _is_reader(entry: DevlistEntry) -> bool:
+    return any(interface.interface_class == SMART_CARD_CLASS for interface in entry.interfaces)
+
+
+def _can_mean(address: Address, entry: DevlistEntry) -> bool:
+    device = entry.device
+    if address.bus_id is not None:
+        return device.bus_id == address.bus_id
+    return address.vendor_product in (None, (device.vendor_id, device.product_id))
+
+
+def _info(address: Address, entry: DevlistEntry) -> ReaderInfo:
+    device = entry.device
+    where = Address(address.scheme, address.host, address.port, device.bus_id, address.card, address.reader)
+    name = f"CCID reader {device.vendor_id:04x}:{device.product_id:04x} at {device.bus_id}"
+    return ReaderInfo(str(where), name, serial=None, card=None, in_use=False)
+
+
+def _grace() -> Deadline:
+    return time.monotonic() + _GRACE_SECONDS

@@ -1,0 +1,482 @@
+"""The CCID interface of a device that was imported over USB/IP, as a UsbTransport."""
+
+import collections
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from demail_hw.errors import (
+    DeadlineExceeded,
+    DeviceLost,
+    DeviceNotFound,
+    HardwareError,
+    Outcome,
+    ProtocolViolation,
+    TransferStalled,
+    TransferTimeout,
+    TransportError,
+)
+from demail_hw.interfaces import Buffer, Buffers, Deadline, UsbIdentity
+from demail_hw.usb.descriptors import (
+    CONFIGURATION_HEADER_SIZE,
+    DEVICE_DESCRIPTOR_SIZE,
+    LANGUAGE_ENGLISH_US,
+    MAX_STRING_DESCRIPTOR,
+    SMART_CARD_CLASS,
+    ConfigurationDescriptor,
+    DescriptorType,
+    DeviceDescriptor,
+    InterfaceDescriptor,
+    TransferType,
+    configuration_total_length,
+    decode_string,
+)
+from demail_hw.usb.setup import SetupPacket, clear_endpoint_halt, get_descriptor, set_configuration
+from demail_hw.usbip.client import ClientEvent, UsbIpClient
+from demail_hw.usbip.events import NEED_DATA, Closed, UrbCompleted, UrbUnlinked
+from demail_hw.usbip.messages import (
+    MAX_TRANSFER_LENGTH,
+    NO_SETUP,
+    CmdSubmit,
+    CmdUnlink,
+    Direction,
+    UrbStatus,
+    UsbDevice,
+)
+from demail_hw_drivers.tcp import Wire
+
+__all__ = ["TransportCounters", "UsbIpTransport"]
+
+_UNLINK_SECONDS: Final = 1.0
+_LINGER_SECONDS: Final = 1.0
+_IDLE_SECONDS: Final = 0.05
+_MAX_INTERRUPTS: Final = 16
+_CONTROL_ENDPOINT: Final = 0
+_ENDPOINT_NUMBER: Final = 0x0F
+_PACKET_SIZE: Final = 0x07FF
+_OUT: Final = Direction.OUT
+_IN: Final = Direction.IN
+_NONE: Final = 0
+_ALIVE: Final = ""
+
+
+class TransportCounters(NamedTuple):
+    """What a transport did since it was connected. ``sends`` are system calls, ``round_trips`` waits for answers."""
+
+    urbs: int
+    round_trips: int
+    sends: int
+    bytes_out: int
+    bytes_in: int
+
+
+class _Endpoints(NamedTuple):
+    """The pipes of a CCID interface (CCID 1.10, 4.2), by number."""
+
+    bulk_out: int = _NONE
+    bulk_in: int = _NONE
+    interrupt: int = _NONE
+    interrupt_size: int = 0
+
+
+class UsbIpTransport:
+    """A :class:`~demail_hw.interfaces.UsbTransport`. Made by :func:`demail_hw_drivers.usbip_client.connect`.
+
+    The thread that exchanges reads the socket until its own answers are there, and files interrupt answers on the
+    way; a thread that waits for an interrupt answer reads only while nobody exchanges. So no answer is handed from
+    one thread to another on the hot path.
+
+    After a loss or a violation of the protocol it is dead: every call raises
+    :class:`~demail_hw.errors.DeviceLost`. In a forked child it is dead too, and the parent's goes on.
+    """
+
+    def __init__(self, wire: Wire, machine: UsbIpClient, device: UsbDevice) -> None:
+        self._wire = wire
+        self._machine = machine
+        self._devid = device.devid
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._dead = _ALIVE
+        self._entered = 0.0
+        self._sent_before = 0
+        self._urbs = 0
+        self._round_trips = 0
+        self._watchers = 0
+        self._interrupt_seqnum = _NONE
+        self._interrupts: collections.deque[UrbCompleted] = collections.deque()
+        self._endpoints = _Endpoints()
+        self._configuration = b""
+        self._identity = UsbIdentity(
+            device.vendor_id, device.product_id, None, None, device.bus_id, device.device_version
+        )
+
+    @property
+    def identity(self) -> UsbIdentity:
+        """Who the device is."""
+        return self._identity
+
+    @property
+    def configuration(self) -> bytes:
+        """The whole configuration descriptor (USB 2.0, 9.6.3)."""
+        return self._configuration
+
+    @property
+    def counters(self) -> TransportCounters:
+        """What it did so far."""
+        wire = self._wire
+        return TransportCounters(self._urbs, self._round_trips, wire.sends, wire.bytes_out, wire.bytes_in)
+
+    def configure(self, *, deadline: Deadline) -> None:
+        """Read who the device is, set its configuration and choose its CCID interface; called once, by the driver.
+
+        Errors: :class:`~demail_hw.errors.DeviceNotFound` if it has no CCID interface with bulk endpoints.
+        """
+        device = DeviceDescriptor.decode(self._descriptor(DescriptorType.DEVICE, DEVICE_DESCRIPTOR_SIZE, deadline))
+        head = self._descriptor(DescriptorType.CONFIGURATION, CONFIGURATION_HEADER_SIZE, deadline)
+        whole = self._descriptor(DescriptorType.CONFIGURATION, configuration_total_length(head), deadline)
+        configuration = ConfigurationDescriptor.decode(whole)
+        serial = self._string(device.serial_index, deadline)
+        product = self._string(device.product_index, deadline)
+        self._identity = UsbIdentity(
+            device.vendor_id, device.product_id, serial, product, self._identity.bus_id, device.device_version
+        )
+        self._configuration = whole
+        endpoints = next(filter(None, map(_endpoints, configuration.interfaces)), None)
+        if endpoints is None:
+            raise DeviceNotFound(
+                f"Device {self._identity.bus_id} ({device.vendor_id:04x}:{device.product_id:04x}) is no CCID reader.",
+                transient=False,
+            )
+        self.control(set_configuration(configuration.value).encode(), deadline=deadline)
+        self._endpoints = endpoints
+
+    def _descriptor(self, kind: DescriptorType, length: int, deadline: Deadline) -> bytes:
+        return self.control(get_descriptor(kind, 0, length).encode(), deadline=deadline)
+
+    def _string(self, index: int, deadline: Deadline) -> str | None:
+        if index == _NONE:
+            return None
+        setup = get_descriptor(DescriptorType.STRING, index, MAX_STRING_DESCRIPTOR, language=LANGUAGE_ENGLISH_US)
+        try:
+            return decode_string(self.control(setup.encode(), deadline=deadline))
+        except TransferStalled:
+            return None
+
+    def control(self, setup: bytes, data: Buffers = (), *, deadline: Deadline) -> bytes:
+        """One control transfer; ``ValueError`` if ``data`` does not match the setup packet."""
+        packet = SetupPacket.decode(setup)
+        if sum(map(len, data)) != (0 if packet.direction_in else packet.length):
+            raise ValueError(f"a control transfer of {packet.length} bytes with other data")
+        direction = _IN if packet.direction_in else _OUT
+        with _Turn(self, deadline):
+            seqnum, buffers = self._submit(direction, _CONTROL_ENDPOINT, packet.length, data, setup)
+            return self._round_trip(buffers, (seqnum,), deadline)
+
+    def bulk_out(self, data: Buffers, *, deadline: Deadline) -> None:
+        """One bulk-OUT transfer."""
+        size = _checked(sum(map(len, data)))
+        with _Turn(self, deadline):
+            seqnum, buffers = self._submit(_OUT, self._endpoints.bulk_out, size, data)
+            self._round_trip(buffers, (seqnum,), deadline)
+
+    def bulk_in(self, length: int, *, deadline: Deadline) -> bytes:
+        """One bulk-IN transfer of at most ``length`` bytes."""
+        _checked(length)
+        with _Turn(self, deadline):
+            seqnum, buffers = self._submit(_IN, self._endpoints.bulk_in, length)
+            return self._round_trip(buffers, (seqnum,), deadline, stall=Outcome.UNKNOWN)
+
+    def exchange(self, out: Buffers, length: int, *, deadline: Deadline) -> bytes:
+        """Both bulk transfers in one segment, and one wait for both answers."""
+        size = _checked(sum(map(len, out)))
+        _checked(length)
+        with _Turn(self, deadline):
+            sent, head = self._submit(_OUT, self._endpoints.bulk_out, size, out)
+            received, tail = self._submit(_IN, self._endpoints.bulk_in, length)
+            return self._round_trip((*head, *tail), (sent, received), deadline)
+
+    def interrupt_in(self, *, deadline: Deadline) -> bytes:
+        """The oldest interrupt-IN answer that was not handed out yet.
+
+        Errors: :class:`~demail_hw.errors.TransferStalled` also if the interface has no interrupt endpoint.
+        """
+        if self._endpoints.interrupt == _NONE:
+            raise TransferStalled("The reader's interface has no interrupt endpoint.")
+        while True:
+            with _Turn(self, deadline):
+                self._wire.forget_wake()
+                self._read_what_is_there()
+                if self._interrupts:
+                    return _interrupt_data(self._interrupts.popleft())
+                self._send(self._post_interrupt(), deadline)
+                self._watchers += 1
+            try:
+                self._wire.watch(deadline=deadline)
+            finally:
+                self._stop_watching()
+
+    def clear_halt(self, endpoint: int, *, deadline: Deadline) -> None:
+        """Clear a stalled endpoint (USB 2.0, 9.4.1)."""
+        self.control(clear_endpoint_halt(endpoint).encode(), deadline=deadline)
+
+    def close(self) -> None:
+        """Hang up, and wait shortly until the server has let the device go, so that it can be imported again."""
+        if os.getpid() != self._pid:
+            # The connection is the parent's: only this process' share of it is closed.
+            self._wire.close()
+            return
+        if not self._dead and self._lock.acquire(blocking=False):
+            self._wire.finish(_LINGER_SECONDS)
+            self._lock.release()
+        self._wire.hang_up()
+        if self._lock.acquire(timeout=_LINGER_SECONDS):
+            self._die("it was closed")
+            self._lock.release()
+
+    # --- Inside a turn -----------------------------------------------------------------------------------------
+
+    def _submit(
+        self, direction: Direction, endpoint: int, length: int, data: Buffers = (), setup: bytes = NO_SETUP
+    ) -> tuple[int, Sequence[Buffer]]:
+        """The sequence number and the buffers of a transfer."""
+        self._urbs += 1
+        seqnum = self._machine.next_seqnum()
+        command = CmdSubmit(seqnum, self._devid, direction, endpoint, 0, length, setup=setup)
+        return seqnum, self._machine.send(command, data)
+
+    def _post_interrupt(self) -> Sequence[Buffer]:
+        """One interrupt-IN transfer is kept posted, as long as somebody takes the answers."""
+        endpoints = self._endpoints
+        if self._interrupt_seqnum or not endpoints.interrupt or len(self._interrupts) >= _MAX_INTERRUPTS:
+            return ()
+        self._interrupt_seqnum, buffers = self._submit(_IN, endpoints.interrupt, endpoints.interrupt_size)
+        return buffers
+
+    def _round_trip(
+        self,
+        buffers: Sequence[Buffer],
+        seqnums: tuple[int, ...],
+        deadline: Deadline,
+        *,
+        stall: Outcome = Outcome.REFUSED,
+    ) -> bytes:
+        """Send, wait for the answers, and give the data of the last one.
+
+        ``stall``: what a stall of the first transfer means. Once that one has arrived, a stall of the next does not
+        say whether the card acted.
+        """
+        if self._entered - self._wire.last_wait > _IDLE_SECONDS:
+            # A server that went away meanwhile is noticed before anything is sent to it.
+            self._read_what_is_there()
+        self._round_trips += 1
+        self._send((*buffers, *self._post_interrupt()), deadline)
+        missing = list(seqnums)
+        data = b""
+        while True:
+            event = self._machine.next_event()
+            if event is NEED_DATA:
+                if not missing:
+                    return data
+                self._receive(missing, deadline)
+            elif isinstance(event, UrbCompleted) and event.seqnum in missing:
+                missing.remove(event.seqnum)
+                data = event.data
+                if event.status:
+                    self._withdraw(missing)
+                    raise _failure(event.status, stall if event.seqnum == seqnums[0] else Outcome.UNKNOWN)
+            else:
+                self._file(event)
+
+    def _send(self, buffers: Buffers, deadline: Deadline) -> None:
+        if buffers and not self._wire.send(buffers, deadline=deadline):
+            self._die("a transfer could not be sent in time")
+            raise DeadlineExceeded("The USB server took no data until the deadline.", outcome=self._outcome)
+
+    def _receive(self, missing: Sequence[int], deadline: Deadline) -> None:
+        """Receive something, or take back what is missing."""
+        data = self._wire.receive(deadline=deadline)
+        if data is None:
+            self._withdraw(missing)
+            raise DeadlineExceeded("The reader did not answer until the deadline.")
+        self._machine.receive_data(data)
+
+    def _withdraw(self, seqnums: Sequence[int]) -> None:
+        """Unlink transfers, so that no late answer is taken for the next one's; die if the server does not say so."""
+        deadline = time.monotonic() + _UNLINK_SECONDS
+        machine = self._machine
+        pending = set(seqnums)
+        for seqnum in seqnums:
+            self._send(machine.send(CmdUnlink(machine.next_seqnum(), self._devid, seqnum)), deadline)
+        while pending:
+            event = machine.next_event()
+            if event is NEED_DATA:
+                data = self._wire.receive(deadline=deadline)
+                if data is None:
+                    self._die("the USB server did not take back a transfer")
+                    return
+                machine.receive_data(data)
+            elif isinstance(event, UrbUnlinked):
+                pending.discard(event.seqnum)
+            elif not isinstance(event, UrbCompleted) or event.seqnum == self._interrupt_seqnum:
+                self._file(event)
+
+    def _read_what_is_there(self) -> None:
+        while True:
+            event = self._machine.next_event()
+            if event is not NEED_DATA:
+                self._file(event)
+                continue
+            data = self._wire.receive_now()
+            if data is None:
+                return
+            self._machine.receive_data(data)
+
+    def _file(self, event: ClientEvent) -> None:
+        """What is not the answer that a turn waits for."""
+        if isinstance(event, Closed):
+            raise ConnectionResetError("the USB server closed it")
+        if isinstance(event, UrbCompleted) and event.seqnum == self._interrupt_seqnum:
+            self._interrupt_seqnum = _NONE
+            self._interrupts.append(event)
+            if self._watchers:
+                self._wire.wake()
+
+    # --- Life --------------------------------------------------------------------------------------------------
+
+    @property
+    def _outcome(self) -> Outcome:
+        """Of a turn that fails now. A send that succeeded proves nothing: the peer may be gone or not."""
+        return Outcome.NOT_SENT if self._wire.bytes_out == self._sent_before else Outcome.UNKNOWN
+
+    def enter(self, deadline: Deadline) -> None:
+        """Begin a turn."""
+        if os.getpid() != self._pid:
+            raise DeviceLost("The reader belongs to the process that opened it.", outcome=Outcome.NOT_SENT)
+        if not self._lock.acquire(blocking=False) and not self._lock.acquire(
+            timeout=max(0.0, deadline - time.monotonic())
+        ):
+            raise _too_late()
+        try:
+            self._begin(deadline)
+        except HardwareError:
+            self._lock.release()
+            raise
+
+    def _begin(self, deadline: Deadline) -> None:
+        if self._dead:
+            raise DeviceLost(
+                f"The reader is lost: {self._dead}.", remedy="Open the reader again.", outcome=Outcome.NOT_SENT
+            )
+        self._entered = time.monotonic()
+        if self._entered >= deadline:
+            raise _too_late()
+        self._sent_before = self._wire.bytes_out
+
+    def leave(self, error: BaseException | None) -> None:
+        """End a turn. Foreign exceptions are mapped here, and only here."""
+        try:
+            if error is not None:
+                self._settle(error)
+        finally:
+            self._lock.release()
+
+    def _settle(self, error: BaseException) -> None:
+        match error:
+            case ProtocolViolation():
+                error.outcome = self._outcome
+                self._die(error.message)
+            case DeviceLost():
+                self._die(error.message)
+            case HardwareError():
+                pass  # No transfer is pending: the next turn finds a clean pipe.
+            case OSError():
+                self._die(f"the connection broke ({error.strerror or error})")
+                raise DeviceLost(
+                    f"The connection to the USB server broke: {error.strerror or error}.",
+                    outcome=self._outcome,
+                    remedy="Open the reader again.",
+                ) from error
+            case _:
+                self._die("a transfer was interrupted")
+
+    def _die(self, reason: str) -> None:
+        if not self._dead:
+            self._dead = reason.rstrip(".")
+            self._wire.hang_up()
+        if not self._watchers:
+            self._wire.close()
+
+    def _stop_watching(self) -> None:
+        with self._lock:
+            self._watchers -= 1
+            if self._dead and not self._watchers:
+                self._wire.close()
+
+
+class _Turn:
+    """The transport is one thread's to the end of the ``with`` block."""
+
+    __slots__ = ("_deadline", "_transport")
+
+    def __init__(self, transport: UsbIpTransport, deadline: Deadline) -> None:
+        self._transport = transport
+        self._deadline = deadline
+
+    def __enter__(self) -> None:
+        self._transport.enter(self._deadline)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._transport.leave(error)
+
+
+_FAILURES: Final[Mapping[int, tuple[type[TransportError], str]]] = {
+    UrbStatus.EPIPE: (TransferStalled, "the endpoint is stalled"),
+    UrbStatus.ENODEV: (DeviceLost, "the device is gone"),
+    UrbStatus.ESHUTDOWN: (DeviceLost, "the device is gone"),
+    UrbStatus.ETIME: (TransferTimeout, "the device did not answer on its bus"),
+    UrbStatus.ETIMEDOUT: (TransferTimeout, "the device did not answer on its bus"),
+    UrbStatus.EOVERFLOW: (TransportError, "the device sent more than was asked for"),
+    UrbStatus.EPROTO: (TransportError, "an error on the device's bus"),
+    UrbStatus.EILSEQ: (TransportError, "an error on the device's bus"),
+}
+
+
+def _failure(status: int, stall: Outcome) -> TransportError:
+    kind, why = _FAILURES.get(status, (TransportError, "the USB server gave it up"))
+    outcome = stall if status == UrbStatus.EPIPE else Outcome.UNKNOWN
+    return kind(f"The transfer failed with status {status}: {why}.", outcome=outcome)
+
+
+def _interrupt_data(answer: UrbCompleted) -> bytes:
+    if answer.status:
+        raise _failure(answer.status, Outcome.NOT_SENT)
+    return answer.data
+
+
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded(
+        "The deadline was over before anything was sent to the reader.", outcome=Outcome.NOT_SENT, transient=True
+    )
+
+
+def _checked(length: int) -> int:
+    if not 0 <= length <= MAX_TRANSFER_LENGTH:
+        raise ValueError(f"a transfer of {length} bytes; {MAX_TRANSFER_LENGTH} are the most")
+    return length
+
+
+def _endpoints(interface: InterfaceDescriptor) -> _Endpoints | None:
+    """The pipes of a CCID interface; None if it is none, or has no bulk pipes."""
+    if interface.interface_class != SMART_CARD_CLASS:
+        return None
+    bulk_out = interface.endpoint(TransferType.BULK, direction_in=False)
+    bulk_in = interface.endpoint(TransferType.BULK, direction_in=True)
+    if bulk_out is None or bulk_in is None:
+        return None
+    numbers = bulk_out.address & _ENDPOINT_NUMBER, bulk_in.address & _ENDPOINT_NUMBER
+    interrupt = interface.endpoint(TransferType.INTERRUPT, direction_in=True)
+    if interrupt is None:
+        return _Endpoints(*numbers)
+    return _Endpoints(*numbers, interrupt.address & _ENDPOINT_NUMBER, interrupt.max_packet_size & _PACKET_SIZE)

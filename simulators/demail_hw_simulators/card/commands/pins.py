@@ -1,0 +1,125 @@
+"""VERIFY, CHANGE REFERENCE DATA, RESET RETRY COUNTER (ISO 7816-4, 11.5.6, 11.5.7 and 11.5.10).
+
+A secret that is followed by a new one has no length of its own: the card knows how long it must be.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+from demail_hw.iso7816.apdu import CommandApdu, ResponseApdu
+from demail_hw.iso7816.status import StatusWord
+from demail_hw_simulators.card.commands.answers import DONE, field, require_field
+from demail_hw_simulators.card.pins import MAXIMUM_LENGTH, MINIMUM_LENGTH, CardPin
+from demail_hw_simulators.card.refusal import Refused
+from demail_hw_simulators.card.security import CardState
+
+__all__ = ["change_reference_data", "reset_retry_counter", "verify"]
+
+_Variant: TypeAlias = Callable[[CardState, CardPin, CommandApdu], None]
+
+
+def verify(card: CardState, command: CommandApdu) -> ResponseApdu:
+    """VERIFY; without a data field it asks for the state: 9000 if verified, else 63Cx, 6983 or 6985."""
+    if command.p1:
+        raise Refused(StatusWord.INCORRECT_P1_P2)
+    pin = card.pin(command.p2)
+    if command.nc:
+        _verify(card, pin, field(command))
+    elif pin not in card.verified:
+        raise Refused(pin.status)
+    return DONE
+
+
+def change_reference_data(card: CardState, command: CommandApdu) -> ResponseApdu:
+    """CHANGE REFERENCE DATA. P1 = 00: old and new; 01: new, where the PIN that unblocks it is verified."""
+    return _run(_CHANGES, card, command)
+
+
+def reset_retry_counter(card: CardState, command: CommandApdu) -> ResponseApdu:
+    """RESET RETRY COUNTER. P1 = 00: PUK and new PIN; 01: PUK; 02: new PIN; 03: nothing (PUK verified before)."""
+    return _run(_RESETS, card, command)
+
+
+def _run(variants: Mapping[int, _Variant], card: CardState, command: CommandApdu) -> ResponseApdu:
+    if command.p1 not in variants:
+        raise Refused(StatusWord.INCORRECT_P1_P2)
+    variants[command.p1](card, card.pin(command.p2), command)
+    return DONE
+
+
+def _verify(card: CardState, pin: CardPin, candidate: bytes) -> None:
+    if not MINIMUM_LENGTH <= len(candidate) <= MAXIMUM_LENGTH:
+        raise Refused(StatusWord.WRONG_LENGTH)
+    card.verified.discard(pin)
+    pin.verify(candidate)
+    card.verified.add(pin)
+
+
+def _change(card: CardState, pin: CardPin, command: CommandApdu) -> None:
+    pin.change(_split(card, pin, command))
+
+
+def _replace(card: CardState, pin: CardPin, command: CommandApdu) -> None:
+    new = require_field(command)
+    _require_puk_verified(card, pin)
+    pin.change(new)
+
+
+def _reset_with_both(card: CardState, pin: CardPin, command: CommandApdu) -> None:
+    puk = _puk(card, pin)
+    new = _split(card, puk, command)
+    pin.change(new)
+    puk.restore_tries()
+    card.verified.discard(pin)
+
+
+def _reset_with_puk(card: CardState, pin: CardPin, command: CommandApdu) -> None:
+    candidate = require_field(command)
+    _puk(card, pin).verify(candidate)
+    pin.restore_tries()
+
+
+def _reset_with_new(card: CardState, pin: CardPin, command: CommandApdu) -> None:
+    _replace(card, pin, command)
+    card.verified.discard(pin)
+
+
+def _reset_alone(card: CardState, pin: CardPin, command: CommandApdu) -> None:
+    if command.nc:
+        raise Refused(StatusWord.WRONG_LENGTH)
+    _require_puk_verified(card, pin)
+    pin.restore_tries()
+
+
+def _split(card: CardState, known: CardPin, command: CommandApdu) -> bytes:
+    """What follows the secret that the card knows; a wrong one costs it a try and its verified state."""
+    data = require_field(command)
+    if not 2 * MINIMUM_LENGTH <= len(data) <= 2 * MAXIMUM_LENGTH:
+        raise Refused(StatusWord.WRONG_LENGTH)
+    try:
+        return known.split(data)
+    except Refused:
+        card.verified.discard(known)
+        raise
+
+
+def _puk(card: CardState, pin: CardPin) -> CardPin:
+    """The PIN that resets this one. :class:`Refused` with 6A81 if there is none, 6985 if it is a NullPIN."""
+    if pin.unblocked_by is None:
+        raise Refused(StatusWord.FUNCTION_NOT_SUPPORTED)
+    puk = card.pin(pin.unblocked_by)
+    if not puk.initialized:
+        raise Refused(puk.status)
+    return puk
+
+
+def _require_puk_verified(card: CardState, pin: CardPin) -> None:
+    if _puk(card, pin) not in card.verified:
+        raise Refused(StatusWord.SECURITY_STATUS_NOT_SATISFIED)
+
+
+_CHANGES: Final[Mapping[int, _Variant]] = MappingProxyType({0x00: _change, 0x01: _replace})
+_RESETS: Final[Mapping[int, _Variant]] = MappingProxyType(
+    {0x00: _reset_with_both, 0x01: _reset_with_puk, 0x02: _reset_with_new, 0x03: _reset_alone}
+)

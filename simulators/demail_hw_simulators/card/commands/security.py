@@ -1,0 +1,110 @@
+"""Keys at work: MANAGE SECURITY ENVIRONMENT, PERFORM SECURITY OPERATION, GET CHALLENGE (ISO 7816-4 and -8)."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+from demail_hw.errors import ProtocolViolation
+from demail_hw.iso7816.apdu import CommandApdu, ResponseApdu
+from demail_hw.iso7816.status import StatusWord
+from demail_hw.iso7816.tlv import decode_all
+from demail_hw_simulators.card.commands.answers import (
+    DONE,
+    Handler,
+    done,
+    require_field,
+    require_no_field,
+    require_parameters,
+)
+from demail_hw_simulators.card.keys import ALGORITHMS, ControlReferenceTemplate
+from demail_hw_simulators.card.refusal import Refused
+from demail_hw_simulators.card.security import CardState
+
+__all__ = ["get_challenge", "manage_security_environment", "perform_security_operation"]
+
+_SET: Final = frozenset({0x41, 0xC1})
+"""P1 of MSE: SET for computation and decipherment; C1 is what clients send to TCOS 2."""
+_ALGORITHM: Final = 0x80
+_KEY: Final = 0x84
+"""Data objects of a control reference template (ISO 7816-4, 10.3)."""
+
+_PLAIN_INDICATORS: Final = frozenset({0x00, 0x02, 0x81})
+"""Padding indicators before a cryptogram; all of them mean the plain block here."""
+
+_TEMPLATES: Final = frozenset(ControlReferenceTemplate)
+
+
+def manage_security_environment(card: CardState, command: CommandApdu) -> ResponseApdu:
+    """MANAGE SECURITY ENVIRONMENT, SET (ISO 7816-4, 11.5.11): the key for signatures or for decipherment.
+
+    6A88: no such key here; 6A81: it is not for this; 6A80: the algorithm is not its own.
+    """
+    if command.p1 not in _SET or command.p2 not in _TEMPLATES:
+        raise Refused(StatusWord.INCORRECT_P1_P2)
+    template = ControlReferenceTemplate(command.p2)
+    objects = _decode(require_field(command))
+    key = card.directory.keys.get(objects[_KEY])
+    if key is None:
+        raise Refused(StatusWord.REFERENCED_DATA_NOT_FOUND)
+    if key.template is not template:
+        raise Refused(StatusWord.FUNCTION_NOT_SUPPORTED)
+    if _ALGORITHM in objects and objects[_ALGORITHM] not in ALGORITHMS[template]:
+        raise Refused(StatusWord.INCORRECT_DATA_FIELD)
+    card.environment[template] = key
+    return DONE
+
+
+def _decode(data: bytes) -> Mapping[int, int]:
+    """The references in a template, by tag; there must be one of a key."""
+    try:
+        objects = decode_all(data)
+    except ProtocolViolation:
+        raise Refused(StatusWord.INCORRECT_DATA_FIELD) from None
+    references = {each.tag: each.value[0] for each in objects if len(each.value) == 1}
+    if len(references) != len(objects) or _KEY not in references or references.keys() - {_ALGORITHM, _KEY}:
+        raise Refused(StatusWord.INCORRECT_DATA_FIELD)
+    return references
+
+
+def perform_security_operation(card: CardState, command: CommandApdu) -> ResponseApdu:
+    """PERFORM SECURITY OPERATION (ISO 7816-8): the operation is in P1-P2."""
+    operation = _OPERATIONS.get((command.p1, command.p2))
+    if operation is None:
+        raise Refused(StatusWord.INCORRECT_P1_P2)
+    return operation(card, command)
+
+
+def _compute_digital_signature(card: CardState, command: CommandApdu) -> ResponseApdu:
+    data = require_field(command)
+    key = card.signature_key()
+    card.require(key.rule)
+    if len(data) > key.maximum_input:
+        raise Refused(StatusWord.NC_INCONSISTENT_WITH_P1_P2)
+    return done(key.sign(data))
+
+
+def _decipher(card: CardState, command: CommandApdu) -> ResponseApdu:
+    data = require_field(command)
+    key = card.confidentiality_key()
+    card.require(key.rule)
+    if len(data) != 1 + key.modulus_length:
+        raise Refused(StatusWord.NC_INCONSISTENT_WITH_P1_P2)
+    if data[0] not in _PLAIN_INDICATORS:
+        raise Refused(StatusWord.INCORRECT_DATA_FIELD)
+    try:
+        return done(key.decipher(data[1:]))
+    except ValueError:
+        raise Refused(StatusWord.INCORRECT_DATA_FIELD) from None
+
+
+_Operation: TypeAlias = tuple[int, int]
+_OPERATIONS: Final[Mapping[_Operation, Handler]] = MappingProxyType(
+    {(0x9E, 0x9A): _compute_digital_signature, (0x80, 0x86): _decipher}
+)
+
+
+def get_challenge(card: CardState, command: CommandApdu) -> ResponseApdu:
+    """GET CHALLENGE (ISO 7816-4, 11.5.3): as many random bytes as are expected."""
+    require_parameters(command, 0, 0)
+    require_no_field(command)
+    return done(card.random(command.ne))

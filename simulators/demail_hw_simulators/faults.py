@@ -1,0 +1,468 @@
+"""Faults that one puts between two parts of the stack: a card, a reader, a network link that misbehaves on purpose.
+
+Each wraps the real thing and has the same interface, so it goes wherever that goes::
+
+    card = FaultyCard(card, Truncated(2))
+    device = FaultyReader(SimulatedUsbReader(card), WrongSequenceNumber())
+    with LinkFaults(("127.0.0.1", 3240), BYTE_BY_BYTE) as link: ...
+
+Nothing here waits or is random: the same commands give the same faults.
+"""
+
+import contextlib
+import dataclasses
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Final, Protocol, Self, TypeAlias
+
+from demail_hw.ccid.code_points import CommandStatus, IccStatus, MessageType
+from demail_hw.ccid.framing import HEADER_SIZE
+from demail_hw.ccid.messages import DataBlock, Header, Status
+from demail_hw.ccid.slot_errors import SlotErrorCode
+from demail_hw.interfaces import ExportedDevice, Transfer, TransferResult
+from demail_hw.usb.setup import RequestKind, SetupPacket
+from demail_hw.usbip.messages import UrbStatus
+from demail_hw_simulators.interfaces import SimulatedCard
+
+__all__ = [
+    "BYTE_BY_BYTE",
+    "WHOLE",
+    "CardFault",
+    "FaultyCard",
+    "FaultyReader",
+    "FlippedBit",
+    "LinkFault",
+    "LinkFaults",
+    "LyingLength",
+    "MuteCard",
+    "OneByteResponse",
+    "ReaderFault",
+    "SlotFailure",
+    "TimeExtensionForEver",
+    "Truncated",
+    "WrongMessageType",
+    "WrongSequenceNumber",
+    "WrongSlot",
+]
+
+_STATUS_WORD_SIZE: Final = 2
+_DIRECTION_IN: Final = 0x80
+_PERFORM_SECURITY_OPERATION: Final = 0x2A
+
+
+# --- Cards -----------------------------------------------------------------------------------------------------
+
+
+class CardFault(Protocol):
+    """What becomes of a response APDU."""
+
+    def __call__(self, response: bytes) -> bytes:
+        """The response that leaves the card instead; empty for a card that says nothing."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FlippedBit:
+    """The lowest bit of a response byte is wrong: a signature of the right form that is no signature.
+
+    ``index``: which byte. A response with no data is left alone.
+    """
+
+    index: int = 0
+
+    def __call__(self, response: bytes) -> bytes:
+        """Flip it."""
+        if len(response) <= _STATUS_WORD_SIZE + self.index:
+            return response
+        damaged = bytearray(response)
+        damaged[self.index] ^= 1
+        return bytes(damaged)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Truncated:
+    """``missing`` bytes at the end of the data are not there; the status word is."""
+
+    missing: int = 2
+
+    def __call__(self, response: bytes) -> bytes:
+        """Cut them out."""
+        data, status = response[:-_STATUS_WORD_SIZE], response[-_STATUS_WORD_SIZE:]
+        return data[: max(0, len(data) - self.missing)] + status
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OneByteResponse:
+    """Less than a status word comes."""
+
+    def __call__(self, response: bytes) -> bytes:
+        """The first byte of it."""
+        return response[-_STATUS_WORD_SIZE:-1]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MuteCard:
+    """Nothing comes. A simulated reader makes ICC_MUTE of it."""
+
+    def __call__(self, _response: bytes) -> bytes:
+        """Nothing."""
+        return b""
+
+
+class FaultyCard:
+    """A :class:`~demail_hw_simulators.interfaces.SimulatedCard` whose responses to one instruction are faulty.
+
+    The card has acted all the same. ``instruction``: INS; PERFORM SECURITY OPERATION unless told otherwise, ``None``
+    for every command. ``after``: how many of these are answered well before.
+    """
+
+    def __init__(
+        self,
+        card: SimulatedCard,
+        fault: CardFault,
+        *,
+        instruction: int | None = _PERFORM_SECURITY_OPERATION,
+        after: int = 0,
+    ) -> None:
+        self._card = card
+        self._fault = fault
+        self._instruction = instruction
+        self._left = after
+
+    def power_on(self) -> bytes:
+        """As the card does it."""
+        return self._card.power_on()
+
+    def power_off(self) -> None:
+        """As the card does it."""
+        self._card.power_off()
+
+    def transmit(self, command: bytes) -> bytes:
+        """The card's response, with the fault."""
+        response = self._card.transmit(command)
+        if self._instruction is not None and command[1:2] != bytes((self._instruction,)):
+            return response
+        if self._left:
+            self._left -= 1
+            return response
+        return self._fault(response)
+
+
+# --- Readers ---------------------------------------------------------------------------------------------------
+
+
+class ReaderFault(Protocol):
+    """What becomes of a bulk-IN message. ``endless``: is it repeated until the command is aborted?"""
+
+    @property
+    def endless(self) -> bool:
+        """True if there is no end of it."""
+        ...
+
+    def __call__(self, message: bytes) -> bytes:
+        """The message that leaves the reader instead."""
+        ...
+
+
+class _Once:
+    __slots__ = ()
+
+    @property
+    def endless(self) -> bool:
+        """It happens once a command."""
+        return False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WrongSequenceNumber(_Once):
+    """bSeq is that of another command, ``offset`` further on."""
+
+    offset: int = 1
+
+    def __call__(self, message: bytes) -> bytes:
+        """Change bSeq."""
+        header = Header.decode(message)
+        return _with_header(header._replace(seq=header.seq + self.offset & 0xFF), message)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WrongSlot(_Once):
+    """bSlot names a slot that the reader does not have."""
+
+    slot: int = 1
+
+    def __call__(self, message: bytes) -> bytes:
+        """Change bSlot."""
+        return _with_header(Header.decode(message)._replace(slot=self.slot), message)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WrongMessageType(_Once):
+    """bMessageType is that of the answer to something else."""
+
+    message_type: int = MessageType.ESCAPE_DATA
+
+    def __call__(self, message: bytes) -> bytes:
+        """Change bMessageType."""
+        return _with_header(Header.decode(message)._replace(message_type=self.message_type), message)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LyingLength(_Once):
+    """dwLength is not the number of bytes that follow, but ``difference`` more, or exactly ``length``."""
+
+    difference: int = 1
+    length: int | None = None
+
+    def __call__(self, message: bytes) -> bytes:
+        """Change dwLength."""
+        header = Header.decode(message)
+        length = header.length + self.difference if self.length is None else self.length
+        return _with_header(header._replace(length=length), message)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SlotFailure(_Once):
+    """The command fails with this bError and bmICCStatus, although the card has acted."""
+
+    code: int = SlotErrorCode.ICC_MUTE
+    icc: IccStatus = IccStatus.ACTIVE
+
+    def __call__(self, message: bytes) -> bytes:
+        """A failure instead."""
+        header = Header.decode(message)
+        failure = DataBlock(b"", Status(self.icc, CommandStatus.FAILED), self.code)
+        return b"".join(failure.encode(header.slot, header.seq))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TimeExtensionForEver:
+    """The card asks for more time, and again, until the command is aborted."""
+
+    multiplier: int = 1
+
+    @property
+    def endless(self) -> bool:
+        """There is no end of it."""
+        return True
+
+    def __call__(self, message: bytes) -> bytes:
+        """A time extension instead."""
+        header = Header.decode(message)
+        extension = DataBlock(b"", Status(IccStatus.ACTIVE, CommandStatus.TIME_EXTENSION), self.multiplier)
+        return b"".join(extension.encode(header.slot, header.seq))
+
+
+Complete: TypeAlias = Callable[[TransferResult], None]
+
+
+class FaultyReader:
+    """An :class:`~demail_hw.interfaces.ExportedDevice` around another one, whose bulk-IN messages are faulty.
+
+    ``command``: only the answers to this bulk-OUT message are touched, those to XfrBlock unless told otherwise.
+    ``after``: how many of these are left alone before. ``times``: how many are touched, ``None`` for all.
+    """
+
+    def __init__(
+        self,
+        device: ExportedDevice,
+        fault: ReaderFault,
+        *,
+        command: MessageType = MessageType.XFR_BLOCK,
+        after: int = 0,
+        times: int | None = None,
+    ) -> None:
+        self._device = device
+        self._fault = fault
+        self._command = command
+        self._left = after
+        self._times = times
+        self._armed = False
+        self._endless: bytes | None = None
+
+    @property
+    def device_descriptor(self) -> bytes:
+        """That of the device."""
+        return self._device.device_descriptor
+
+    @property
+    def configuration_descriptor(self) -> bytes:
+        """That of the device."""
+        return self._device.configuration_descriptor
+
+    @property
+    def serial(self) -> str:
+        """That of the device."""
+        return self._device.serial
+
+    @property
+    def speed(self) -> int:
+        """That of the device."""
+        return self._device.speed
+
+    def submit(self, transfer: Transfer, complete: Complete) -> None:
+        """The device's own, but for what the fault makes of its answers."""
+        if transfer.setup:
+            self._look_for_abort(transfer)
+        elif not transfer.endpoint & _DIRECTION_IN:
+            self._armed = transfer.data[:1] == bytes((self._command,))
+        elif self._endless is not None:
+            complete(TransferResult(UrbStatus.OK, self._endless))
+            return
+        else:
+            self._device.submit(transfer, lambda result: complete(self._touch(result)))
+            return
+        self._device.submit(transfer, complete)
+
+    def cancel(self, transfer: Transfer) -> bool:
+        """The device's own."""
+        return self._device.cancel(transfer)
+
+    def reset(self) -> None:
+        """The device's own; an endless fault ends."""
+        self._endless = None
+        self._device.reset()
+
+    def _look_for_abort(self, transfer: Transfer) -> None:
+        setup = SetupPacket.decode(transfer.setup)
+        if setup.kind is RequestKind.CLASS and not setup.direction_in:
+            self._endless = None
+
+    def _touch(self, result: TransferResult) -> TransferResult:
+        if not self._armed or len(result.data) < HEADER_SIZE:
+            return result
+        self._armed = False
+        if self._left:
+            self._left -= 1
+            return result
+        if self._times is not None:
+            if not self._times:
+                return result
+            self._times -= 1
+        message = self._fault(result.data)
+        self._endless = message if self._fault.endless else None
+        return TransferResult(result.status, message)
+
+
+def _with_header(header: Header, message: bytes) -> bytes:
+    return header.encode() + message[HEADER_SIZE:]
+
+
+# --- Links -----------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LinkFault:
+    """How bytes that came in go out: in segments of ``piece_size`` bytes (``None``: as they came), and with the
+    connection closed after ``cut_after`` bytes (``None``: never). No fault at all unless told so."""
+
+    piece_size: int | None = None
+    cut_after: int | None = None
+
+    def pieces(self, data: bytes, sent: int) -> Iterator[bytes]:
+        """What to send of ``data``, piece by piece, when ``sent`` bytes went before."""
+        left = len(data) if self.cut_after is None else self.cut_after - sent
+        data = data[:left]
+        size = self.piece_size or max(1, len(data))
+        return (data[start : start + size] for start in range(0, len(data), size))
+
+    def cuts(self, sent: int) -> bool:
+        """Is the connection closed now?"""
+        return self.cut_after is not None and sent >= self.cut_after
+
+
+WHOLE: Final = LinkFault()
+BYTE_BY_BYTE: Final = LinkFault(piece_size=1)
+
+
+_LOOPBACK: Final = "127.0.0.1"
+_CHUNK: Final = 1 << 16
+_JOIN_SECONDS: Final = 10.0
+
+
+class LinkFaults:
+    """A TCP proxy on the loopback interface with faults in what the server sends back.
+
+    ``server``: host and port of the real one. ``to_client`` and ``to_server``: what becomes of each direction. It
+    works inside its ``with`` block, at whose end every connection is closed; connect to ``address``.
+    """
+
+    def __init__(self, server: tuple[str, int], to_client: LinkFault, *, to_server: LinkFault = WHOLE) -> None:
+        self._server = server
+        self._to_client = to_client
+        self._to_server = to_server
+        self._listener = socket.socket()
+        self._lock = threading.Lock()
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._closed = False
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where to connect to."""
+        host, port = self._listener.getsockname()
+        return host, port
+
+    def __enter__(self) -> Self:
+        self._listener.bind((_LOOPBACK, 0))
+        self._listener.listen()
+        self._start(self._accept)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._closed = True
+            sockets, threads = tuple(self._sockets), tuple(self._threads)
+        # shutdown wakes a thread that waits in accept or recv; close alone does not.
+        for each in (self._listener, *sockets):
+            _hang_up(each)
+        for thread in threads:
+            thread.join(_JOIN_SECONDS)
+        for each in (self._listener, *sockets):
+            each.close()
+
+    def _start(self, target: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=target, args=arguments, name="link-faults", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            with contextlib.suppress(OSError):
+                self._connect(client)
+
+    def _connect(self, client: socket.socket) -> None:
+        with self._lock:
+            if self._closed:
+                client.close()
+                return
+            self._sockets.append(client)
+            server = socket.create_connection(self._server)
+            self._sockets.append(server)
+            for each in (client, server):
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._start(self._pump, client, server, self._to_server)
+            self._start(self._pump, server, client, self._to_client)
+
+    def _pump(self, source: socket.socket, sink: socket.socket, fault: LinkFault) -> None:
+        sent = 0
+        with contextlib.suppress(OSError):
+            while not fault.cuts(sent) and (data := source.recv(_CHUNK)):
+                for piece in fault.pieces(data, sent):
+                    sink.sendall(piece)
+                    sent += len(piece)
+        _hang_up(source)
+        _hang_up(sink)
+
+
+def _hang_up(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)

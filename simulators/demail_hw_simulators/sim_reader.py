@@ -1,0 +1,237 @@
+"""Addresses of the scheme ``sim:``: a simulated card in this process, behind the same seams as any other.
+
+``sim:`` and ``sim:netkey3`` open a NetKey 3 card; every opening is a new card, as it left its maker.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Final
+
+from demail_hw.address import Address
+from demail_hw.errors import CardRemoved, DeadlineExceeded, DeviceNotFound, Layer, NoCard, Outcome, ReaderBusy
+from demail_hw.interfaces import Buffers, CardLimits, Deadline, ReaderInfo, ShareMode, Timeouts
+from demail_hw.transaction_lock import TransactionLock
+from demail_hw_simulators.card.personalities import PERSONALITIES, open_card
+from demail_hw_simulators.interfaces import SimulatedCard
+
+__all__ = ["DEFAULT_PERSONALITY", "SimulatedConnection", "SimulatedReader", "SimulatedReaders"]
+
+DEFAULT_PERSONALITY: Final = "netkey3"
+"""What ``sim:`` alone means."""
+
+_LIMITS: Final = CardLimits(extended=True, max_command=65544, max_response=65538)
+"""The longest command has a header, three bytes Lc, 65535 of data and two bytes Le; the longest answer 65536 and
+a status word (ISO 7816-4, 5.2)."""
+
+
+class SimulatedReader:
+    """A :class:`~demail_hw.interfaces.Reader` with a card in it, or none. Safe for several threads."""
+
+    def __init__(
+        self, card: SimulatedCard | None, *, name: str = "Simulated reader", serial: str | None = None
+    ) -> None:
+        self._name = name
+        self._serial = serial
+        self._card = card
+        self._lock = TransactionLock()
+        self._changed = threading.Condition()
+        self._connection: SimulatedConnection | None = None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self._name
+
+    @property
+    def serial(self) -> str | None:
+        """The reader's serial number."""
+        return self._serial
+
+    def insert(self, card: SimulatedCard) -> None:
+        """Put a card in. ``RuntimeError`` if there is one."""
+        with self._changed:
+            if self._card is not None:
+                raise RuntimeError("there is a card in the slot")
+            self._card = card
+            self._changed.notify_all()
+
+    def remove(self) -> SimulatedCard:
+        """Take the card out, whatever it is doing; its connection is dead. ``RuntimeError`` if there is none."""
+        with self._changed:
+            card, self._card = self._card, None
+            if card is None:
+                raise RuntimeError("there is no card in the slot")
+            if self._connection is not None:
+                self._connection.lose()
+            self._changed.notify_all()
+        return card
+
+    def card_present(self, *, deadline: Deadline) -> bool:  # noqa: ARG002
+        """Is a card in the slot now?"""
+        return self._card is not None
+
+    def wait_for_card(self, present: bool, *, deadline: Deadline) -> None:
+        """Wait until a card is in the slot, or until there is none."""
+        with self._changed:
+            left = max(0.0, deadline - time.monotonic())
+            if not self._changed.wait_for(lambda: (self._card is not None) is present, left):
+                what = "inserted" if present else "taken out"
+                raise _over(f"No card was {what} before the deadline.")
+
+    def connect(
+        self,
+        share: ShareMode = ShareMode.EXCLUSIVE,  # noqa: ARG002
+        *,
+        deadline: Deadline,
+    ) -> "SimulatedConnection":
+        """Power the card. Every connection is exclusive, as with a reader whose USB interface is claimed.
+
+        Errors: :class:`~demail_hw.errors.NoCard`; :class:`~demail_hw.errors.ReaderBusy` while another connection is
+        open and alive.
+        """
+        with _alone(self._lock, deadline), self._changed:
+            if self._card is None:
+                raise NoCard(f"No card is in the reader {self._name!r}.")
+            if self._connection is not None and self._connection.alive:
+                raise ReaderBusy("The card in this reader has a connection already.", outcome=Outcome.NOT_SENT)
+            self._connection = SimulatedConnection(self._card, self._lock)
+            return self._connection
+
+    def close(self) -> None:
+        """Take the power from the card. Never raises; closing twice is allowed."""
+        if self._connection is not None:
+            self._connection.close()
+
+
+class SimulatedConnection:
+    """A powered simulated card; a :class:`~demail_hw.interfaces.CardConnection`."""
+
+    __slots__ = ("_alive", "_atr", "_card", "_epoch", "_lock")
+
+    def __init__(self, card: SimulatedCard, lock: TransactionLock) -> None:
+        self._card = card
+        self._lock = lock
+        self._epoch = 0
+        self._alive = True
+        self._atr = card.power_on()
+
+    @property
+    def atr(self) -> bytes:
+        """The answer to reset."""
+        return self._atr
+
+    @property
+    def limits(self) -> CardLimits:
+        """Everything fits through."""
+        return _LIMITS
+
+    @property
+    def epoch(self) -> int:
+        """Changes with every reset, and when the card is lost."""
+        return self._epoch
+
+    @property
+    def alive(self) -> bool:
+        """False after the card was taken out, and after :meth:`close`."""
+        return self._alive
+
+    def transaction(self, *, deadline: Deadline) -> AbstractContextManager[object]:
+        """Have the card alone to the end of the ``with`` block."""
+        return self._lock.hold(deadline=deadline)
+
+    def transmit(self, command: Buffers, *, deadline: Deadline) -> bytes:
+        """One command APDU, its response APDU.
+
+        ``RuntimeError`` outside a transaction of this thread; ``ValueError`` for a command over the limits.
+        """
+        if not self._lock.held:
+            raise RuntimeError("a card command needs a transaction of this thread")
+        if not self._alive:
+            raise _lost()
+        if time.monotonic() >= deadline:
+            raise _over("The deadline was over before the command was sent.")
+        apdu = b"".join(command)
+        if len(apdu) > _LIMITS.max_command:
+            raise ValueError(f"a command of {len(apdu)} bytes is over the limit of {_LIMITS.max_command}")
+        return self._card.transmit(apdu)
+
+    def reset(self, *, deadline: Deadline) -> None:
+        """Power the card off and on again; the epoch changes."""
+        with _alone(self._lock, deadline):
+            if not self._alive:
+                raise _lost()
+            self._epoch += 1
+            self._card.power_off()
+            self._atr = self._card.power_on()
+
+    def lose(self) -> None:
+        """The card was taken out. It forgets everything when it is powered the next time."""
+        self._alive = False
+        self._epoch += 1
+
+    def close(self) -> None:
+        """Power the card off and let it go. Never raises; closing twice is allowed."""
+        if self._alive:
+            self.lose()
+            self._card.power_off()
+
+
+class SimulatedReaders:
+    """The driver of ``sim:`` (:class:`~demail_hw.interfaces.ReaderDriver`)."""
+
+    def open(self, address: Address, *, timeouts: Timeouts) -> SimulatedReader:  # noqa: ARG002
+        """A reader with a new card of the personality that the address names.
+
+        Errors: :class:`~demail_hw.errors.DeviceNotFound`.
+        """
+        name = _personality(address)
+        info = _info(name)
+        if address.reader not in (None, info.serial):
+            raise DeviceNotFound(
+                f"The reader of {info.address!r} has the serial number {info.serial!r}, not {address.reader!r}.",
+                remedy="Mend ?reader= in the address.",
+                transient=False,
+            )
+        return SimulatedReader(open_card(name), name=info.name, serial=info.serial)
+
+    def find(self, address: Address, *, timeouts: Timeouts) -> Sequence[ReaderInfo]:  # noqa: ARG002
+        """A reader for each personality, or for the one that the address names."""
+        names = (_personality(address),) if address.selector or address.host else tuple(PERSONALITIES)
+        return [info for info in map(_info, names) if address.reader in (None, info.serial)]
+
+
+def _personality(address: Address) -> str:
+    name = address.host or address.selector or DEFAULT_PERSONALITY
+    if name not in PERSONALITIES:
+        raise DeviceNotFound(
+            f"There is no simulated card {name!r}.",
+            remedy=f"Use one of these: {', '.join(f'sim:{known}' for known in PERSONALITIES)}.",
+            transient=False,
+        )
+    return name
+
+
+def _info(name: str) -> ReaderInfo:
+    return ReaderInfo(
+        address=f"sim:{name}",
+        name=f"Simulated reader with a {name} card",
+        serial=f"SIM-{name.upper()}",
+        card=True,
+        in_use=False,
+    )
+
+
+def _alone(lock: TransactionLock, deadline: Deadline) -> AbstractContextManager[object]:
+    """Have the slot alone, if this thread does not yet."""
+    return contextlib.nullcontext() if lock.held else lock.hold(deadline=deadline)
+
+
+def _lost() -> CardRemoved:
+    return CardRemoved("The connection to the card was lost before.", outcome=Outcome.NOT_SENT)
+
+
+def _over(message: str) -> DeadlineExceeded:
+    return DeadlineExceeded(message, layer=Layer.READER, outcome=Outcome.NOT_SENT)

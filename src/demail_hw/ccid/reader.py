@@ -1,0 +1,199 @@
+"""A reader of the CCID class over any USB transport, and the card in it."""
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Final
+
+from demail_hw.ccid.class_descriptor import CcidDescriptor, find_ccid_interface
+from demail_hw.ccid.code_points import IccStatus
+from demail_hw.ccid.quirks import quirk_for
+from demail_hw.ccid.slot import Slot
+from demail_hw.errors import CardRemoved, DeadlineExceeded, HardwareError, Layer, Outcome, ReaderBusy
+from demail_hw.interfaces import Buffers, CardLimits, CardLock, Deadline, ShareMode, UsbTransport
+
+__all__ = ["CcidConnection", "CcidReader"]
+
+_CLOSED: Final = -1
+"""An epoch that never comes."""
+
+
+class CcidReader:
+    """The slot of one reader; a :class:`~demail_hw.interfaces.Reader`. Safe for several threads.
+
+    ``lock``: serialises everything that is done with the slot. ``grace``: the deadline for what nobody gives a
+    deadline to, taking the power from the card when a connection is closed.
+
+    A command whose deadline was over is not aborted then: there is no time left to do it in. Its connection is dead,
+    and the next operation with the reader (the next ``connect``, or ``close``) aborts it and takes the power from
+    the card first, under its own deadline.
+
+    Errors: :class:`~demail_hw.errors.ReaderError` for a reader of an exchange level that is not supported,
+    :class:`~demail_hw.errors.ProtocolViolation` for a device that is no reader; nothing was sent.
+    """
+
+    def __init__(
+        self,
+        transport: UsbTransport,
+        *,
+        lock: CardLock,
+        grace: Callable[[], Deadline],
+        name: str | None = None,
+    ) -> None:
+        interface = find_ccid_interface(transport.configuration)
+        quirk = quirk_for(transport.identity)
+        self._transport = transport
+        self._lock = lock
+        self._grace = grace
+        self._descriptor = interface.descriptor
+        self._name = name or transport.identity.product or "CCID reader"
+        self._slot = Slot(transport, interface, first_read=quirk.first_read if quirk else None)
+        self._connection: CcidConnection | None = None
+
+    @property
+    def name(self) -> str:
+        """What the reader calls itself."""
+        return self._name
+
+    @property
+    def serial(self) -> str | None:
+        """The USB serial number."""
+        return self._transport.identity.serial
+
+    @property
+    def descriptor(self) -> CcidDescriptor:
+        """What the reader says it can do."""
+        return self._descriptor
+
+    def card_present(self, *, deadline: Deadline) -> bool:
+        """Is a card in the slot now?"""
+        with _alone(self._lock, deadline):
+            return self._slot.card_status(deadline=deadline) is not IccStatus.ABSENT
+
+    def wait_for_card(self, present: bool, *, deadline: Deadline) -> None:
+        """Wait until a card is in the slot, or until there is none.
+
+        The slot is asked each time: a NotifySlotChange only says when.
+        """
+        try:
+            while self.card_present(deadline=deadline) is not present:
+                self._transport.interrupt_in(deadline=deadline)
+        except DeadlineExceeded as error:
+            what = "inserted" if present else "taken out"
+            raise DeadlineExceeded(
+                f"No card was {what} before the deadline.", layer=Layer.READER, outcome=Outcome.NOT_SENT
+            ) from error
+
+    def connect(self, share: ShareMode = ShareMode.EXCLUSIVE, *, deadline: Deadline) -> "CcidConnection":  # noqa: ARG002
+        """Power the card. The USB interface is claimed, so every connection is exclusive.
+
+        Errors: :class:`~demail_hw.errors.NoCard`; :class:`~demail_hw.errors.ReaderBusy` while another connection is
+        open and alive.
+        """
+        with _alone(self._lock, deadline):
+            if self._connection is not None and self._connection.alive:
+                raise ReaderBusy("The card in this reader has a connection already.", outcome=Outcome.NOT_SENT)
+            self._connection = CcidConnection(self._slot, self._lock, self._grace, deadline=deadline)
+            return self._connection
+
+    def escape(self, command: Buffers, *, deadline: Deadline) -> bytes:
+        """A command that the reader's vendor defines (CCID 1.10, 6.1.8)."""
+        with _alone(self._lock, deadline):
+            return self._slot.escape(command, deadline=deadline)
+
+    def close(self) -> None:
+        """Take the power from the card and let the reader go. Never raises; closing twice is allowed."""
+        if self._connection is not None:
+            self._connection.close()
+        self._transport.close()
+
+
+class CcidConnection:
+    """A powered card; a :class:`~demail_hw.interfaces.CardConnection`.
+
+    It is dead after the card lost its power, and after a command whose answer did not come: then
+    :class:`~demail_hw.errors.CardRemoved` is raised, nothing was sent, and a new connection is needed.
+    """
+
+    def __init__(self, slot: Slot, lock: CardLock, grace: Callable[[], Deadline], *, deadline: Deadline) -> None:
+        self._slot = slot
+        self._lock = lock
+        self._grace = grace
+        self._atr = b""
+        self._epoch = _CLOSED
+        if slot.card_status(deadline=deadline) is IccStatus.ACTIVE:
+            slot.power_off(deadline=deadline)
+        self._power_on(deadline)
+
+    @property
+    def atr(self) -> bytes:
+        """The answer to reset (ISO 7816-3, 8.2)."""
+        return self._atr
+
+    @property
+    def limits(self) -> CardLimits:
+        """What fits through."""
+        return self._slot.limits
+
+    @property
+    def epoch(self) -> int:
+        """Changes with every reset, and when the card is lost."""
+        return self._slot.epoch
+
+    @property
+    def alive(self) -> bool:
+        """False after the card was lost, and after :meth:`close`."""
+        return self._slot.epoch == self._epoch
+
+    def transaction(self, *, deadline: Deadline) -> AbstractContextManager[object]:
+        """Have the card alone to the end of the ``with`` block."""
+        return self._lock.hold(deadline=deadline)
+
+    def transmit(self, command: Buffers, *, deadline: Deadline) -> bytes:
+        """One command APDU, its response APDU.
+
+        ``RuntimeError`` outside a transaction of this thread; ``ValueError`` for a command over the limits.
+        """
+        if not self._lock.held:
+            raise RuntimeError("a card command needs a transaction of this thread")
+        slot = self._slot
+        if slot.epoch != self._epoch:
+            raise _lost()
+        return slot.transmit(command, deadline=deadline)
+
+    def reset(self, *, deadline: Deadline) -> None:
+        """Power the card off and on again; the epoch changes."""
+        with _alone(self._lock, deadline):
+            if not self.alive:
+                raise _lost()
+            if self._slot.card_status(deadline=deadline) is not IccStatus.ACTIVE:
+                # It was out, or is another one: whoever wants it must find out first which card it is.
+                self._slot.lose()
+                raise _lost()
+            self._slot.power_off(deadline=deadline)
+            self._power_on(deadline)
+
+    def close(self) -> None:
+        """Take the power from the card and let it go. Never raises; closing twice is allowed."""
+        if self._epoch == _CLOSED:
+            return
+        with contextlib.suppress(HardwareError):
+            deadline = self._grace()
+            with _alone(self._lock, deadline):
+                if self._slot.owner is self:
+                    self._slot.power_off(deadline=deadline)
+        self._epoch = _CLOSED
+
+    def _power_on(self, deadline: Deadline) -> None:
+        self._slot.owner = self
+        self._atr = self._slot.power_on(deadline=deadline)
+        self._epoch = self._slot.epoch
+
+
+def _alone(lock: CardLock, deadline: Deadline) -> AbstractContextManager[object]:
+    """Have the slot alone, if this thread does not yet."""
+    return contextlib.nullcontext() if lock.held else lock.hold(deadline=deadline)
+
+
+def _lost() -> CardRemoved:
+    return CardRemoved("The connection to the card was lost before.", outcome=Outcome.NOT_SENT)

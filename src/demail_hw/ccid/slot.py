@@ -1,0 +1,223 @@
+"""One slot of a reader over a USB transport: every command passes here, and is in step or the card is lost."""
+
+from typing import Final
+
+from demail_hw.ccid.class_descriptor import CcidInterface, Features
+from demail_hw.ccid.code_points import CommandStatus, IccStatus, PowerSelect
+from demail_hw.ccid.exchange_levels import exchange_level
+from demail_hw.ccid.host import CcidHost, Event, NeedData, TimeExtension
+from demail_hw.ccid.messages import (
+    Command,
+    DataBlock,
+    Escape,
+    EscapeData,
+    GetSlotStatus,
+    IccPowerOff,
+    IccPowerOn,
+    Response,
+    Status,
+    XfrBlock,
+)
+from demail_hw.ccid.parameters import parameters_for
+from demail_hw.ccid.slot_errors import SlotErrorCode, slot_error
+from demail_hw.errors import (
+    CardRemoved,
+    DeadlineExceeded,
+    HardwareError,
+    Layer,
+    NoCard,
+    Outcome,
+    ProtocolViolation,
+    TransferStalled,
+)
+from demail_hw.interfaces import Buffers, Deadline, UsbTransport
+from demail_hw.iso7816.atr import Atr
+
+__all__ = ["Slot"]
+
+_ACTIVE: Final = Status.decode(0)
+_MIN_RESPONSE: Final = 2
+_UNCHANGEABLE_PARAMETERS: Final = range(0x01, 0x80)
+
+
+class Slot:
+    """The only slot of a reader. Not safe for threads: its caller holds the card's lock.
+
+    ``epoch`` changes whenever the card's state may have been lost: by power on and off, by removal, and by a command
+    whose answer did not come. After such a command the reader is out of step until :meth:`recover`, which every
+    operation but :meth:`transmit` begins with, under its own deadline. ``owner``: who powered the card last.
+    """
+
+    def __init__(self, transport: UsbTransport, interface: CcidInterface, *, first_read: int | None) -> None:
+        self.epoch = 0
+        self.owner: object = None
+        self._transport = transport
+        self._interface = interface
+        self._level = exchange_level(interface.descriptor)
+        self._host = CcidHost(
+            max_message_length=interface.descriptor.max_message_length,
+            packet_size=interface.bulk_in.max_packet_size,
+            first_read=first_read,
+        )
+        self._halted = False
+        self.limits = self._level.limits
+
+    def transmit(self, command: Buffers, *, deadline: Deadline) -> bytes:
+        """One command APDU, its response APDU."""
+        exchange = self._level.exchange(command)
+        block = next(exchange)
+        first = True
+        try:
+            while True:
+                answer = self._transfer(block, deadline)
+                first = False
+                block = exchange.send(answer)
+        except StopIteration as done:
+            return self._complete(done.value)
+        except BaseException as error:
+            self._broke_off(error, first)
+            raise
+
+    def card_status(self, *, deadline: Deadline) -> IccStatus:
+        """Is a card there, and has it power?"""
+        self.recover(deadline=deadline)
+        response = self._run(GetSlotStatus(), deadline)
+        if _failed(response) and response.error != SlotErrorCode.ICC_MUTE:
+            raise slot_error(response, outcome=Outcome.NOT_SENT)
+        return response.status.icc
+
+    def power_on(self, *, deadline: Deadline) -> bytes:
+        """Reset the card: the ATR, after the reader was told the parameters that it asks for."""
+        self.recover(deadline=deadline)
+        response = self._power_on(deadline)
+        if _failed(response) and response.error == SlotErrorCode.ICC_MUTE:
+            # Once more: a card that sat badly at its first reset often answers the second.
+            self.power_off(deadline=deadline)
+            response = self._power_on(deadline)
+        if response.status.icc is IccStatus.ABSENT:
+            raise NoCard("No card is in the reader.")
+        if _failed(response) or not isinstance(response, DataBlock):
+            raise slot_error(response, outcome=Outcome.NOT_SENT)
+        self._set_parameters(Atr.decode(response.data), deadline)
+        return response.data
+
+    def power_off(self, *, deadline: Deadline) -> None:
+        """Take the power from the card."""
+        self.recover(deadline=deadline)
+        self.lose()
+        response = self._run(IccPowerOff(), deadline)
+        if _failed(response) and response.status.icc is IccStatus.ACTIVE:
+            raise slot_error(response, outcome=Outcome.NOT_SENT)
+
+    def escape(self, command: Buffers, *, deadline: Deadline) -> bytes:
+        """A command of the reader's vendor."""
+        self.recover(deadline=deadline)
+        response = self._run(Escape(command), deadline)
+        if _failed(response) or not isinstance(response, EscapeData):
+            raise slot_error(response)
+        return response.data
+
+    def lose(self) -> None:
+        """Whatever the card knew is not to be relied on."""
+        self.epoch += 1
+
+    def recover(self, *, deadline: Deadline) -> None:
+        """Bring the reader back into step: abort what is still under way (CCID 1.10, 5.3.1)."""
+        if self._halted:
+            self._transport.clear_halt(self._interface.bulk_out.address, deadline=deadline)
+            self._transport.clear_halt(self._interface.bulk_in.address, deadline=deadline)
+            self._halted = False
+        if self._host.outstanding:
+            setup, message = self._host.abort(self._interface.number)
+            self._transport.control(setup, deadline=deadline)
+            self._exchange(message, deadline)
+
+    def _run(self, command: Command, deadline: Deadline) -> Response:
+        """One command and its response, whatever that says."""
+        message = self._host.send(command)
+        try:
+            return self._exchange(message, deadline)
+        except BaseException as error:
+            # Also KeyboardInterrupt: a late answer must never be taken for the answer to the next command.
+            self._out_of_step(error)
+            raise
+
+    def _exchange(self, message: Buffers, deadline: Deadline) -> Response:
+        host = self._host
+        try:
+            host.receive_data(self._transport.exchange(message, host.read_length, deadline=deadline))
+        except TransferStalled:
+            self._halted = True
+            raise
+        event = host.next_event()
+        if isinstance(event, (NeedData, TimeExtension)):
+            return self._read_on(event, deadline)
+        return event
+
+    def _read_on(self, event: Event | NeedData, deadline: Deadline) -> Response:
+        extended = False
+        while isinstance(event, (NeedData, TimeExtension)):
+            extended = extended or isinstance(event, TimeExtension)
+            try:
+                transfer = self._transport.bulk_in(self._host.read_length, deadline=deadline)
+            except DeadlineExceeded as error:
+                raise _no_answer(extended) from error
+            except HardwareError as error:
+                error.outcome = Outcome.UNKNOWN  # The command was sent, whatever became of this transfer.
+                raise
+            self._host.receive_data(transfer)
+            event = self._host.next_event()
+        return event
+
+    def _out_of_step(self, error: BaseException) -> None:
+        if isinstance(error, HardwareError) and error.outcome is Outcome.NOT_SENT:
+            self._host.withdraw()
+        else:
+            self.lose()
+
+    def _transfer(self, block: XfrBlock, deadline: Deadline) -> DataBlock:
+        response = self._run(block, deadline)
+        if response.status is _ACTIVE and isinstance(response, DataBlock):
+            return response
+        if response.status.icc is IccStatus.INACTIVE:
+            raise CardRemoved("The card lost its power.")
+        raise slot_error(response)
+
+    def _broke_off(self, error: BaseException, first: bool) -> None:
+        """An APDU did not come to its end: only if its first block was plainly refused is the card as before."""
+        if first and isinstance(error, HardwareError) and error.outcome is not Outcome.UNKNOWN:
+            return
+        self.lose()
+        if isinstance(error, HardwareError):
+            error.outcome = Outcome.UNKNOWN
+
+    def _complete(self, response: bytes) -> bytes:
+        if len(response) < _MIN_RESPONSE:
+            self.lose()
+            raise ProtocolViolation(
+                f"The card answered with {len(response)} bytes, which hold no status word.", layer=Layer.CARD
+            ) from None
+        return response
+
+    def _power_on(self, deadline: Deadline) -> Response:
+        self.lose()
+        automatic = Features.AUTO_VOLTAGE in self._interface.descriptor.features
+        return self._run(IccPowerOn(PowerSelect.AUTOMATIC if automatic else PowerSelect.VOLTAGE_5_0), deadline)
+
+    def _set_parameters(self, atr: Atr, deadline: Deadline) -> None:
+        if Features.AUTO_PARAMETERS_NEGOTIATION in self._interface.descriptor.features:
+            return
+        response = self._run(parameters_for(atr), deadline)
+        # An index of a byte says "I do not let you change this": the reader has chosen itself.
+        if _failed(response) and response.error not in _UNCHANGEABLE_PARAMETERS:
+            raise slot_error(response, outcome=Outcome.NOT_SENT)
+
+
+def _failed(response: Response) -> bool:
+    return response.status.command is CommandStatus.FAILED
+
+
+def _no_answer(extended: bool) -> DeadlineExceeded:
+    if extended:
+        return DeadlineExceeded("The card asked for more time until the deadline.", layer=Layer.CARD)
+    return DeadlineExceeded("The reader did not answer in time.", layer=Layer.READER)

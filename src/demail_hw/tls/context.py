@@ -1,0 +1,90 @@
+"""SSL contexts whose client key is an identity's."""
+
+import os
+import ssl
+
+from cryptography import x509
+
+from demail_hw.errors import AlgorithmNotSupported, CertificateError, Layer
+from demail_hw.identity import Identity
+from demail_hw.tls.openssl.attach import attach_key, attached_key
+from demail_hw.tls.policy import TlsProfile, is_good_for_tls13, signature_schemes
+from demail_hw.tls.sockets import KeySslObject, KeySslSocket
+
+__all__ = ["attach", "client_context"]
+
+
+def client_context(
+    identity: Identity,
+    *,
+    cafile: str | os.PathLike[str] | None = None,
+    cadata: str | bytes | None = None,
+    profile: TlsProfile | None = None,
+) -> ssl.SSLContext:
+    """An ordinary client context of the standard library whose client key is ``identity``'s.
+
+    ``cafile``, ``cadata``: whom to trust, as in :func:`ssl.create_default_context`; without them, the system's
+    certificates. ``profile``: limits what is offered; without it, the standard library's defaults.
+
+    Errors: those of :func:`attach`, and of :func:`ssl.create_default_context`.
+    """
+    context = ssl.create_default_context(cafile=cafile, cadata=cadata)
+    if profile is not None:
+        profile.apply(context)
+    attach(context, identity)
+    return context
+
+
+def attach(context: ssl.SSLContext, identity: Identity) -> None:
+    """Make an identity's key the client key of a context, once a context.
+
+    The private key may be a card's or any other RSA key or EC key (P-256, P-384, P-521) of cryptography's classes.
+    It signs in the thread that does the handshake, and lives as long as the context. The signature schemes are
+    those that it supports (:class:`~demail_hw.tls.policy.LimitedKey`); if none of them is good for TLS 1.3, the
+    context is limited to TLS 1.2. What the key raises is the ``__cause__`` of the ``ssl.SSLError``.
+
+    Errors: :class:`~demail_hw.errors.CertificateError` if the certificate does not belong to the key, or is
+    refused; :class:`~demail_hw.errors.AlgorithmNotSupported` if the key does nothing that this context may use;
+    :class:`~demail_hw.errors.TlsKeyUnsupported` if Python's OpenSSL cannot be given a key; ``ValueError`` for a
+    server's context, or one that has a key already.
+    """
+    _check_context(context)
+    _check_pair(identity)
+    limit = not is_good_for_tls13(signature_schemes(identity.private_key))
+    if limit:
+        _check_tls12(context)
+    attach_key(context, identity.private_key, identity.certificate, _without_root(identity.chain))
+    if limit:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = KeySslSocket
+    context.sslobject_class = KeySslObject
+
+
+def _check_context(context: ssl.SSLContext) -> None:
+    if context.protocol == ssl.PROTOCOL_TLS_SERVER:
+        raise ValueError("a key is attached to a client's context")
+    if attached_key(context) is not None:
+        raise ValueError("this context has a key already; make another context")
+
+
+def _check_pair(identity: Identity) -> None:
+    if identity.certificate.public_key() != identity.private_key.public_key():
+        raise CertificateError(
+            f"The certificate {identity.certificate.subject.rfc4514_string()!r} belongs to another key "
+            f"than {identity.label!r}.",
+            layer=Layer.TLS,
+        )
+
+
+def _check_tls12(context: ssl.SSLContext) -> None:
+    if context.minimum_version > ssl.TLSVersion.TLSv1_2:
+        raise AlgorithmNotSupported(
+            "The context demands TLS 1.3, which needs RSA-PSS, and the key does not do it.",
+            remedy="Use a key that does PSS, or allow TLS 1.2.",
+            layer=Layer.TLS,
+        )
+
+
+def _without_root(chain: tuple[x509.Certificate, ...]) -> tuple[x509.Certificate, ...]:
+    """The peer has its own root, or none (RFC 8446, 4.4.2)."""
+    return tuple(certificate for certificate in chain if certificate.issuer != certificate.subject)

@@ -1,0 +1,247 @@
+"""The provider of a TCOS card: what it opens, what it sends in steady state, and what it does with bad cards."""
+
+import time
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+import demail_hw
+from demail_hw import Identity, KeyRole, PinName, Timeouts
+from demail_hw.errors import (
+    CertificateError,
+    ConfigurationError,
+    KeyNotFound,
+    PinIncorrect,
+    SecurityStatus,
+    UnexpectedCard,
+    UnknownCard,
+)
+from demail_hw.keys.card_session import CardSession
+from demail_hw.keys.provider import TcosKeyProvider
+from demail_hw.pin_sources import CallablePinSource
+from demail_hw_simulators.card.personalities import open_card
+from demail_hw_simulators.interfaces import SimulatedCard
+from demail_hw_simulators.sim_reader import SimulatedReader
+
+PKCS1, SHA256 = padding.PKCS1v15(), hashes.SHA256()
+PSS = padding.PSS(padding.MGF1(SHA256), padding.PSS.DIGEST_LENGTH)
+SELECT_FIRST, READ_BINARY = 0xA4, 0xB0
+
+
+class Counted:
+    """A card that notes the INS of every command, and lets a test change its answers."""
+
+    def __init__(self, card: SimulatedCard) -> None:
+        self.card = card
+        self.log: list[int] = []
+        self.selected = b""
+
+    def power_on(self) -> bytes:
+        return self.card.power_on()
+
+    def power_off(self) -> None:
+        self.card.power_off()
+
+    def transmit(self, command: bytes) -> bytes:
+        self.log.append(command[1])
+        if command[1] == SELECT_FIRST:
+            self.selected = command[5:]
+        return self.change(command, self.card.transmit(command))
+
+    def change(self, command: bytes, answer: bytes) -> bytes:
+        return answer
+
+
+def session_of(card: SimulatedCard) -> CardSession:
+    reader = SimulatedReader(card)
+    return CardSession(reader, reader.connect(deadline=time.monotonic() + 30), timeouts=Timeouts())
+
+
+def provider_of(card: SimulatedCard, pin: bytes = b"123456", which: PinName = PinName.GLOBAL) -> TcosKeyProvider:
+    return TcosKeyProvider(session_of(card), CallablePinSource(lambda: pin), which=which)
+
+
+def sign(identity: Identity, scheme: padding.AsymmetricPadding = PKCS1) -> bytes:
+    assert isinstance(identity.private_key, rsa.RSAPrivateKey)
+    return identity.private_key.sign(b"message", scheme, SHA256)
+
+
+@pytest.fixture
+def card() -> Counted:
+    return Counted(open_card("netkey3"))
+
+
+def test_opening_asks_for_no_pin(card: Counted) -> None:
+    def never() -> bytes:
+        raise AssertionError("the PIN was asked for")
+
+    assert len(TcosKeyProvider(session_of(card), CallablePinSource(never)).identities()) == 3
+    assert 0x20 not in card.log
+
+
+@pytest.mark.parametrize("role", KeyRole)
+def test_steady_state_is_one_command(card: Counted, role: KeyRole) -> None:
+    identity = provider_of(card).identity(role)
+    sign(identity)
+    card.log.clear()
+    for _ in range(5):
+        sign(identity)
+    assert card.log == [0x2A] * 5
+
+
+def test_changing_the_key_costs_one_command_more(card: Counted) -> None:
+    provider = provider_of(card)
+    first, second = provider.identity(KeyRole.SIGNATURE), provider.identity(KeyRole.AUTHENTICATION)
+    sign(first)
+    sign(second, PSS)
+    card.log.clear()
+    sign(first)
+    sign(second, PSS)
+    assert card.log == [0x22, 0x2A, 0x22, 0x2A]
+
+
+def test_after_a_reset_everything_is_set_up_again(card: Counted) -> None:
+    provider = provider_of(card)
+    identity = provider.identity(KeyRole.SIGNATURE)
+    sign(identity)
+    session = provider.session
+    with session.transaction() as deadline:
+        session.connection.reset(deadline=deadline)
+    card.log.clear()
+    sign(identity)
+    assert card.log[-1] == 0x2A
+    assert card.log.count(0x20) == 2  # status, then one VERIFY
+    card.log.clear()
+    sign(identity)
+    assert card.log == [0x2A]
+
+
+@pytest.mark.parametrize(("which", "pin"), [(PinName.SIGG_1, b"654321"), (PinName.SIGG_2, b"87654321")])
+def test_the_sigg_pins_open_the_sigg_key_alone(card: Counted, which: PinName, pin: bytes) -> None:
+    provider = provider_of(card, pin, which)
+    (identity,) = provider.identities()
+    assert identity.label == "SigG signature key"
+    sign(identity)
+    with pytest.raises(KeyNotFound, match="sigg"):
+        provider.identity(KeyRole.ENCRYPTION)
+
+
+def test_a_wrong_pin_spends_one_try(card: Counted) -> None:
+    identity = provider_of(card, b"975310").identity(KeyRole.SIGNATURE)
+    with pytest.raises(PinIncorrect) as caught:
+        sign(identity)
+    assert caught.value.retries_left == 2
+    assert "975310" not in str(caught.value)
+
+
+class Refusing(Counted):
+    """Says 6982 to the first signature, as a card that lost its state without telling."""
+
+    done = False
+
+    def change(self, command: bytes, answer: bytes) -> bytes:
+        if command[1] == 0x2A and not self.done:
+            self.done = True
+            return bytes.fromhex("6982")
+        return answer
+
+
+def test_a_refused_signature_is_an_error_once_and_the_next_sets_up_anew() -> None:
+    identity = provider_of(Refusing(open_card("netkey3"))).identity(KeyRole.SIGNATURE)
+    with pytest.raises(SecurityStatus):
+        sign(identity)
+    sign(identity)
+
+
+class WithFile(Counted):
+    """Answers READ BINARY of one EF with content of the test's choosing."""
+
+    def __init__(self, file_id: int, content: bytes) -> None:
+        super().__init__(open_card("netkey3"))
+        self._file_id = file_id.to_bytes(2, "big")
+        self._content = content
+
+    def change(self, command: bytes, answer: bytes) -> bytes:
+        if command[1] != READ_BINARY or self.selected != self._file_id:
+            return answer
+        offset = int.from_bytes(command[2:4], "big")
+        part = self._content[offset : offset + (command[4] or 256)]
+        return part + (b"\x90\x00" if part else b"\x6b\x00")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x30\x82\x10\x00garbage",
+        b"\x30\x80" + bytes(100),
+        b"\x30\x82\x00\x04abcd" + b"\xff" * 100,
+        b"MIIB",
+        b"\x30\x82\x00\x0a\x06\x03\x55\x04\x24\x30\x03abc",
+        b"\x30\x82\x00\x05\x06\x03\x55\x04\x24",
+        b"\x30\x84\xff\xff\xff\xff" + bytes(300),
+        b"\x30\x00",
+    ],
+    ids=["cut", "indefinite", "no certificate", "text", "container", "empty container", "4 GiB", "empty"],
+)
+def test_a_broken_certificate_spoils_its_own_key_only(content: bytes) -> None:
+    provider = provider_of(WithFile(0xC000, content))
+    with pytest.raises(CertificateError, match="C000"):
+        provider.identity(KeyRole.SIGNATURE)
+    assert {identity.role for identity in provider.identities()} == {KeyRole.ENCRYPTION, KeyRole.AUTHENTICATION}
+    sign(provider.identity(KeyRole.AUTHENTICATION), PSS)
+
+
+def der_of(role: KeyRole) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    with demail_hw.open_provider("sim:") as provider:
+        return provider.identity(role).certificate.public_bytes(Encoding.DER)
+
+
+def test_the_certificate_of_another_key_is_not_taken() -> None:
+    with pytest.raises(CertificateError, match="another key"):
+        provider_of(WithFile(0xC000, der_of(KeyRole.ENCRYPTION))).identity(KeyRole.SIGNATURE)
+
+
+def test_a_bare_certificate_is_taken_as_well() -> None:
+    provider = provider_of(WithFile(0xC000, der_of(KeyRole.SIGNATURE) + b"\xff" * 64))
+    sign(provider.identity(KeyRole.SIGNATURE))
+
+
+def test_an_empty_certificate_file_is_no_certificate() -> None:
+    with pytest.raises(KeyNotFound, match="no certificate"):
+        provider_of(WithFile(0xC000, b"\xff" * 2048)).identity(KeyRole.SIGNATURE)
+
+
+def test_broken_issuer_files_shorten_the_chain() -> None:
+    provider = provider_of(WithFile(0xC008, b"\x30\x82\x00\x04abcd"))
+    assert provider.identity(KeyRole.SIGNATURE).chain == ()
+
+
+def test_card_is_checked_before_anything_else() -> None:
+    address = "sim:netkey3?card=89490173510080407136"
+    with demail_hw.open_provider(address, pin=lambda: b"123456") as provider:
+        assert len(provider.identities()) == 3
+    with pytest.raises(UnexpectedCard, match="8949017351"):
+        demail_hw.open_provider("sim:netkey3?card=99", pin=lambda: b"123456")
+
+
+class OtherAtr(Counted):
+    def power_on(self) -> bytes:
+        super().power_on()
+        return bytes.fromhex("3B9F96813FC7828031E073FE211F63004502C08F9000")
+
+
+def test_an_unknown_card_is_named_by_its_atr() -> None:
+    with pytest.raises(UnknownCard, match="3B9F96"):
+        session_of(OtherAtr(open_card("netkey3")))
+
+
+def test_literal_pins_and_unknown_names_are_refused() -> None:
+    with pytest.raises(ConfigurationError):
+        demail_hw.open_provider("sim:", pin="123456")
+    with pytest.raises(ValueError, match="nks-9"):
+        demail_hw.open_provider("sim:", which="nks-9")
+    with pytest.raises(ValueError, match="scheme"):
+        demail_hw.open_provider("netkey3")
