@@ -3,13 +3,14 @@
 import logging
 import pathlib
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from demail_hw.errors import CardRemoved, GatewayError, HardwareError, Outcome
+from demail_hw.errors import CardRemoved, ConfigurationError, GatewayError, HardwareError, Outcome
 from demail_hw.gateway import Finding, ProbeResult, probe, probe_over
 from demail_hw.identity import Identity, KeyRole
 from demail_hw.interfaces import Timeouts
@@ -194,9 +195,13 @@ def test_another_curve_is_named(finding_of: Callable[..., GatewayError]) -> None
     assert "secp521r1 offered; it picks ECDHE-RSA-AES256-SHA384 with secp256r1" in message
 
 
-def test_the_issuer_that_is_not_trusted_is_named(finding_of: Callable[..., GatewayError]) -> None:
-    with SimulatedGateway(fault=Fault.WRONG_CA) as gateway:
-        assert "issued by CN=Simulated root that nobody trusts" in finding_of(gateway.url).message
+@pytest.mark.parametrize("mode", TlsMode)
+def test_the_issuer_that_is_not_trusted_is_named(finding_of: Callable[..., GatewayError], mode: TlsMode) -> None:
+    """TLS 1.3 hides it from the wire, and Python before 3.13 from its user."""
+    with SimulatedGateway(fault=Fault.WRONG_CA, mode=mode) as gateway:
+        message = finding_of(gateway.url).message
+    named = "issued by CN=Simulated root that nobody trusts" in message
+    assert named is (mode is TlsMode.TLS12 or sys.version_info >= (3, 13))
 
 
 def test_a_gateway_of_tls13_alone_and_a_key_without_pss(finding_of: Callable[..., GatewayError]) -> None:
@@ -346,6 +351,15 @@ def test_a_bad_url_is_the_callers_mistake(card: Card, cafile: pathlib.Path, url:
     with pytest.raises(ValueError) as caught:
         probe(identity(card), url, cafile=cafile)
     assert "secret" not in str(caught.value)
+
+
+def test_a_ca_file_that_cannot_be_used(card: Card, tmp_path: pathlib.Path) -> None:
+    nothing = tmp_path / "empty.pem"
+    nothing.write_bytes(b"")
+    for file in (tmp_path / "missing.pem", nothing):
+        with pytest.raises(ConfigurationError) as caught:
+            probe(identity(card), "https://127.0.0.1:1", cafile=file)
+        assert caught.value.file == str(file)
 
 
 def test_a_client_that_says_nothing_holds_up_nobody(card: Card, cafile: pathlib.Path) -> None:

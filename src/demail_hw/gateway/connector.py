@@ -11,7 +11,7 @@ from typing import Final
 
 from cryptography import x509
 
-from demail_hw.errors import GatewayError, ProtocolViolation
+from demail_hw.errors import ConfigurationError, GatewayError, ProtocolViolation
 from demail_hw.gateway.domains import DOMAINS_PATH, DomainList
 from demail_hw.gateway.findings import Finding, Phase, Situation
 from demail_hw.gateway.handshake import CertificateVerify, NamedGroup, ServerKeyExchange, code_name
@@ -62,34 +62,46 @@ def probe(
     whole, in seconds. Nothing is retried, no redirect followed, no proxy used.
 
     Errors: :class:`~demail_hw.errors.GatewayError` with a :class:`~demail_hw.gateway.Finding`; whatever the card
-    raised, if it failed in the handshake; ``ValueError`` for a bad URL.
+    raised, if it failed in the handshake; :class:`~demail_hw.errors.ConfigurationError` for a CA file that cannot
+    be used; those of :func:`~demail_hw.tls.client_context`; ``ValueError`` for a bad URL.
     """
-    context = client_context(identity, cafile=cafile, profile=DEMAIL)
+    place = _parse(url)
     return _probe(
-        context,
-        url,
+        _context(identity, cafile),
+        *place,
         client=identity.certificate,
         schemes=signature_schemes(identity.private_key),
         timeouts=timeouts or Timeouts(),
     )
 
 
+def _context(identity: Identity, cafile: str | os.PathLike[str]) -> ssl.SSLContext:
+    try:
+        return client_context(identity, cafile=cafile, profile=DEMAIL)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The CA file cannot be used: {error.strerror or error}.",
+            file=os.fspath(cafile),
+            remedy="Give a file with the certificates of the gateway provider's CA in PEM.",
+        ) from error
+
+
 def probe_over(
     context: ssl.SSLContext, url: str, *, client: x509.Certificate, timeouts: Timeouts | None = None
 ) -> ProbeResult:
     """The same over a context that somebody else made; ``client``: the certificate that it shows."""
-    return _probe(context, url, client=client, schemes=(), timeouts=timeouts or Timeouts())
+    return _probe(context, *_parse(url), client=client, schemes=(), timeouts=timeouts or Timeouts())
 
 
 def _probe(
     context: ssl.SSLContext,
-    url: str,
+    endpoint: Endpoint,
+    path: str,
     *,
     client: x509.Certificate,
     schemes: tuple[SignatureScheme, ...],
     timeouts: Timeouts,
 ) -> ProbeResult:
-    endpoint, path = _parse(url)
     situation = Situation(endpoint, schemes=schemes)
     deadline = time.monotonic() + timeouts.command
     try:
@@ -120,7 +132,7 @@ def _parse(url: str) -> tuple[Endpoint, str]:
     path = parts.path.rstrip("/") + DOMAINS_PATH
     if not (path.isascii() and path.isprintable() and " " not in path):
         raise ValueError("the path of a gateway's address is not percent-encoded")
-    return Endpoint(parts.hostname, parts.port or _HTTPS), path
+    return Endpoint(parts.hostname, _HTTPS if parts.port is None else parts.port), path
 
 
 def _visit(

@@ -31,7 +31,7 @@ def explain_refusal(
         return None
     for other in _wider_offers(context):
         picked = _picked(situation.endpoint, other, deadline=deadline)
-        if picked.group is not None:
+        if picked.server_hello is not None:
             return _compare(offered, picked, _suite_names(context, other))
     return None
 
@@ -64,7 +64,8 @@ def _picked(endpoint: Endpoint, context: ssl.SSLContext, *, deadline: Deadline) 
 
 
 def _has_shown_its_pick(observer: HandshakeObserver) -> bool:
-    return observer.group is not None
+    """The curve, or what comes after it where there is none."""
+    return observer.group is not None or observer.certificate_request is not None
 
 
 def _is_tls13(suite: str) -> bool:
@@ -78,16 +79,16 @@ def _suite_names(*contexts: ssl.SSLContext) -> dict[int, str]:
 
 def _compare(offered: ClientHello, picked: HandshakeObserver, suites: dict[int, str]) -> tuple[Finding, str] | None:
     assert picked.server_hello is not None
-    assert picked.group is not None
     suite, group = picked.server_hello.suite, picked.group
-    wants = f"it picks {suites.get(suite, 'another')} with {code_name(NamedGroup, group)}"
+    curve = "no curve" if group is None else code_name(NamedGroup, group)
+    wants = f"it picks {suites.get(suite, 'another')} with {curve}"
     if suite not in offered.suites:
         tls13 = picked.version == TlsVersion.TLS_1_3
         names = ", ".join(
             name for code, name in suites.items() if code in offered.suites and _is_tls13(name) is tls13
         )
         return Finding.CIPHER_SUITE, f"{names} offered; {wants}"
-    if group not in offered.groups:
+    if group is not None and group not in offered.groups:
         names = ", ".join(code_name(NamedGroup, code) for code in offered.groups)
         return Finding.CURVE, f"{names} offered; {wants}"
     return None

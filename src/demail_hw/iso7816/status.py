@@ -92,6 +92,11 @@ class _Sw1(enum.IntEnum):
     NO_PRECISE_DIAGNOSIS = 0x6F
 
 
+# Plain numbers for what is asked about every response: an enum member costs a look-up each time.
+_NORMAL: Final = StatusWord.NORMAL_PROCESSING.value
+_MORE: Final = _Sw1.BYTES_AVAILABLE.value
+_WRONG_LE: Final = _Sw1.WRONG_LE.value
+
 _COUNTER_BITS: Final = 4
 _COUNTER: Final = StatusWord.COUNTER_ZERO >> _COUNTER_BITS
 _SHORT_MAXIMUM: Final = 256
@@ -161,7 +166,7 @@ _GENERAL: Final[Mapping[int, str]] = MappingProxyType(
 
 def is_success(status: int) -> bool:
     """True for 9000 and 61xx alone: normal processing (ISO 7816-4, 5.6). An unknown status is no success."""
-    return status == StatusWord.NORMAL_PROCESSING or status >> 8 == _Sw1.BYTES_AVAILABLE
+    return status == _NORMAL or status >> 8 == _MORE
 
 
 def is_warning(status: int) -> bool:
@@ -171,12 +176,12 @@ def is_warning(status: int) -> bool:
 
 def bytes_available(status: int) -> int | None:
     """How many bytes GET RESPONSE can fetch: xx of 61xx, 256 for 6100; ``None`` for any other status."""
-    return (status & 0xFF or _SHORT_MAXIMUM) if status >> 8 == _Sw1.BYTES_AVAILABLE else None
+    return (status & 0xFF or _SHORT_MAXIMUM) if status >> 8 == _MORE else None
 
 
 def correct_ne(status: int) -> int | None:
     """The Ne to repeat the command with: xx of 6Cxx, 256 for 6C00; ``None`` for any other status."""
-    return (status & 0xFF or _SHORT_MAXIMUM) if status >> 8 == _Sw1.WRONG_LE else None
+    return (status & 0xFF or _SHORT_MAXIMUM) if status >> 8 == _WRONG_LE else None
 
 
 def retries_left(status: int) -> int | None:

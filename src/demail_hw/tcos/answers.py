@@ -11,7 +11,7 @@ from demail_hw.errors import (
     SecurityStatus,
 )
 from demail_hw.iso7816.apdu import CommandApdu, ResponseApdu
-from demail_hw.iso7816.status import StatusWord, describe, retries_left
+from demail_hw.iso7816.status import StatusWord, describe, is_success, retries_left
 
 __all__ = ["check", "check_pin_answer"]
 
@@ -26,12 +26,12 @@ _REMEDIES: Final[dict[type[CardError], str]] = {
 
 
 def check(response: ResponseApdu, command: CommandApdu, *, also: frozenset[int] = frozenset()) -> bytes:
-    """The data of a response with status 9000, or with one of ``also``.
+    """The data of a successful response, or of one whose status is one of ``also``.
 
     Errors: :class:`~demail_hw.errors.CardError` or one of its kinds for any other status.
     """
     status = response.status
-    if status == StatusWord.NORMAL_PROCESSING or status in also:
+    if is_success(status) or status in also:
         return response.data
     kind = _ERRORS.get(status, CardError)
     raise kind(

@@ -2,7 +2,7 @@
 
 import datetime
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import pytest
@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.padding import AsymmetricPadding
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtensionOID, NameOID
 
 from demail_hw.errors import DeviceLost
 from demail_hw.identity import Identity, KeyRole, PrivateKey
@@ -33,9 +33,15 @@ def name(common_name: str) -> x509.Name:
 
 
 def certificate(
-    subject: str, key: PrivateKey, issuer: str, issuer_key: rsa.RSAPrivateKey, *, ca: bool
+    subject: str,
+    key: PrivateKey,
+    issuer: str,
+    issuer_key: rsa.RSAPrivateKey,
+    *,
+    ca: bool,
+    extra: Sequence[x509.ExtensionType] = (),
 ) -> x509.Certificate:
-    return (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(name(subject))
         .issuer_name(name(issuer))
@@ -44,8 +50,10 @@ def certificate(
         .not_valid_before(NOW - DAY)
         .not_valid_after(NOW + 3650 * DAY)
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        .sign(issuer_key, hashes.SHA256())
     )
+    for extension in extra:
+        builder = builder.add_extension(extension, critical=False)
+    return builder.sign(issuer_key, hashes.SHA256())
 
 
 def rsa_key() -> rsa.RSAPrivateKey:
@@ -66,6 +74,14 @@ def identity() -> Identity:
 def ec_identity() -> Identity:
     root_key, key = rsa_key(), ec.generate_private_key(ec.SECP256R1())
     return Identity(KeyRole.SIGNATURE, "test", key, certificate("EC", key, "Root", root_key, ca=False))
+
+
+@pytest.fixture(scope="session")
+def broken_certificate() -> x509.Certificate:
+    """Its subjectKeyIdentifier is no octet string."""
+    key = rsa_key()
+    garbage = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_KEY_IDENTIFIER, b"\x05\x01")
+    return certificate("Broken", key, "Broken", key, ca=False, extra=[garbage])
 
 
 @pytest.fixture(scope="session")

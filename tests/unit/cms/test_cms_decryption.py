@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable
 
 import pytest
-from asn1crypto import algos, cms, core
+from asn1crypto import cms, core
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -15,6 +15,7 @@ from demail_hw.cms import decrypt
 from demail_hw.errors import (
     AlgorithmNotSupported,
     CardRemoved,
+    CertificateError,
     DecryptionFailed,
     HardwareError,
     KeyNotFound,
@@ -49,6 +50,10 @@ def enveloped(name: str) -> cms.ContentInfo:
 def tlv(tag: int, *contents: bytes) -> bytes:
     content = b"".join(contents)
     return bytes([tag, 0x82]) + len(content).to_bytes(2, "big") + content
+
+
+def oid(dotted: str) -> bytes:
+    return bytes(core.ObjectIdentifier(dotted).dump())
 
 
 def edited(info: cms.ContentInfo) -> bytes:
@@ -185,6 +190,7 @@ def test_control_characters_of_an_issuer_stay_out_of_the_error(recipient: Identi
         tlv(0x30, tlv(0x31, tlv(0x30, tlv(0x06, b"\x81" * 3000 + b"\x01"), b"\x0c\x01x"))),
         tlv(0x30, tlv(0x31, tlv(0x30, tlv(0x06, b"\x81" * 9000 + b"\x01"), b"\x0c\x01x"))),
         tlv(0x30, tlv(0x31, tlv(0x30, b"\x06\x03\x55\x04\x03\x0c\x01\xff"))),
+        tlv(0x30, tlv(0x31, tlv(0x30, b"\x06\x03\x55\x04\x06\x0c\x01\xff")) * 3),
     ],
 )
 def test_a_broken_issuer_is_for_somebody_else(name: bytes, recipient: Identity) -> None:
@@ -195,7 +201,7 @@ def test_a_broken_issuer_is_for_somebody_else(name: bytes, recipient: Identity) 
     wrapped = one.chosen["key_encryption_algorithm"].dump() + one.chosen["encrypted_key"].dump()
     transport = tlv(0x30, b"\x02\x01\x00", tlv(0x30, name, serial), wrapped)
     body = tlv(0x30, b"\x02\x01\x00", tlv(0x31, transport), info["encrypted_content_info"].dump())
-    message = tlv(0x30, core.ObjectIdentifier("1.2.840.113549.1.7.3").dump(), tlv(0xA0, body))
+    message = tlv(0x30, oid("1.2.840.113549.1.7.3"), tlv(0xA0, body))
     with pytest.raises((KeyNotFound, ProtocolViolation)):
         decrypt(message, recipient)
 
@@ -219,6 +225,14 @@ def recipient_content_key(name: str, recipient: Identity) -> bytes:
     return recipient.private_key.decrypt(one.chosen["encrypted_key"].native, padding.PKCS1v15())
 
 
+def test_a_certificate_with_broken_extensions(recipient: Identity, broken_certificate: x509.Certificate) -> None:
+    broken = dataclasses.replace(recipient, certificate=broken_certificate)
+    with pytest.raises(CertificateError):
+        decrypt(vector("keyid.der"), broken)
+    with pytest.raises(KeyNotFound):
+        decrypt(DER, broken)
+
+
 # --- Algorithms ------------------------------------------------------------------------------------------------
 
 
@@ -228,22 +242,39 @@ def test_an_unknown_content_cipher_is_named(recipient: Identity) -> None:
     assert "1.2.840.113549.3.2" in error.message
 
 
+MD5 = tlv(0x30, oid("1.2.840.113549.2.5"))
+MGF1 = oid("1.2.840.113549.1.1.8")
+
+
 @pytest.mark.parametrize(
-    ("parameters", "words"),
+    ("parameters", "kind", "words"),
     [
-        ({"hash_algorithm": {"algorithm": "md5"}}, "hash 1.2.840.113549.2.5"),
-        (
-            {"mask_gen_algorithm": {"algorithm": "mgf1", "parameters": {"algorithm": "md5"}}},
-            "hash 1.2.840.113549.2.5",
-        ),
+        (tlv(0xA0, MD5), AlgorithmNotSupported, "hash 1.2.840.113549.2.5"),
+        (tlv(0xA1, tlv(0x30, MGF1, MD5)), AlgorithmNotSupported, "hash 1.2.840.113549.2.5"),
+        (tlv(0xA1, tlv(0x30, oid("1.2.3.4"), MD5)), AlgorithmNotSupported, "function 1.2.3.4"),
+        (tlv(0xA1, tlv(0x30, MGF1)), ProtocolViolation, "no hash for MGF1"),
+        (tlv(0xA2, tlv(0x30, oid("1.2.3.4"))), AlgorithmNotSupported, "label source 1.2.3.4"),
+        (tlv(0xA2, tlv(0x30, oid("1.2.840.113549.1.1.9"))), ProtocolViolation, "not an octet string"),
+        (tlv(0xA2, tlv(0x30, oid("1.2.840.113549.1.1.9"), b"\x05\x00")), ProtocolViolation, "not an octet string"),
     ],
 )
-def test_unknown_parts_of_oaep(parameters: dict[str, object], words: str, recipient: Identity) -> None:
-    info = enveloped("oaep-sha256.der")
-    (one,) = info["content"]["recipient_infos"]
-    one.chosen["key_encryption_algorithm"]["parameters"] = algos.RSAESOAEPParams(parameters)
-    with pytest.raises(AlgorithmNotSupported, match=words):
-        decrypt(edited(info), recipient)
+def test_unknown_parts_of_oaep(
+    parameters: bytes,
+    kind: type[HardwareError],
+    words: str,
+    recipient: Identity,
+    scripted_key: Callable[..., rsa.RSAPrivateKey],
+) -> None:
+    info = enveloped("aes256.der")["content"]
+    (one,) = info["recipient_infos"]
+    wrapping = tlv(0x30, oid("1.2.840.113549.1.1.7"), tlv(0x30, parameters))
+    rid, key = one.chosen["rid"].dump(), one.chosen["encrypted_key"].dump()
+    transport = tlv(0x30, b"\x02\x01\x00", rid, wrapping, key)
+    body = tlv(0x30, b"\x02\x01\x00", tlv(0x31, transport), info["encrypted_content_info"].dump())
+    unasked = scripted_key(refuse)
+    with pytest.raises(kind, match=words):
+        decrypt(tlv(0x30, oid("1.2.840.113549.1.7.3"), tlv(0xA0, body)), with_key(recipient, unasked))
+    assert times_asked(unasked) == 0
 
 
 def test_oaep_without_parameters_has_its_defaults(recipient: Identity) -> None:
@@ -299,11 +330,11 @@ def test_wrong_parameters_of_the_content_cipher(
 ) -> None:
     """Found before the key is asked."""
     (one,) = enveloped("aes256.der")["content"]["recipient_infos"]
-    cipher = tlv(0x30, core.ObjectIdentifier(f"2.16.840.1.101.3.4.1.{arc}").dump(), parameters)
-    content = tlv(0x30, core.ObjectIdentifier("1.2.840.113549.1.7.1").dump(), cipher, tlv(0x80, bytes(16)))
+    cipher = tlv(0x30, oid(f"2.16.840.1.101.3.4.1.{arc}"), parameters)
+    content = tlv(0x30, oid("1.2.840.113549.1.7.1"), cipher, tlv(0x80, bytes(16)))
     body = tlv(0x30, b"\x02\x01\x00", tlv(0x31, one.dump()), content, mac)
     content_type = "1.2.840.113549.1.9.16.1.23" if mac else "1.2.840.113549.1.7.3"
-    message = tlv(0x30, core.ObjectIdentifier(content_type).dump(), tlv(0xA0, body))
+    message = tlv(0x30, oid(content_type), tlv(0xA0, body))
     key = scripted_key(refuse)
     with pytest.raises(ProtocolViolation, match=r"parameters|initialisation|sequence"):
         decrypt(message, with_key(recipient, key))
@@ -316,8 +347,8 @@ def test_wrong_parameters_of_the_content_cipher(
 def test_cbc_and_gcm_each_in_its_own_structure(name: str, foreign: str, recipient: Identity) -> None:
     own = enveloped(name)["content"]
     field = "auth_encrypted_content_info" if name.endswith("gcm.der") else "encrypted_content_info"
-    oid = own[field]["content_encryption_algorithm"]["algorithm"].dump()
-    message = vector(name).replace(oid, core.ObjectIdentifier(foreign).dump())
+    named = own[field]["content_encryption_algorithm"]["algorithm"].dump()
+    message = vector(name).replace(named, oid(foreign))
     assert isinstance(raises(message, recipient), ProtocolViolation)
 
 
@@ -334,9 +365,9 @@ def test_authenticated_attributes_are_authenticated(recipient: Identity) -> None
     one.chosen["encrypted_key"] = key.encrypt(content_key, padding.PKCS1v15())
     algorithm = content["auth_encrypted_content_info"]["content_encryption_algorithm"]
     parameters = b"\x30\x11\x04\x0c" + nonce + b"\x02\x01\x10"
-    oid = core.ObjectIdentifier("2.16.840.1.101.3.4.1.6").dump()
+    gcm = oid("2.16.840.1.101.3.4.1.6")
     content["auth_encrypted_content_info"]["content_encryption_algorithm"] = type(algorithm).load(
-        b"\x30" + bytes([len(oid + parameters)]) + oid + parameters
+        b"\x30" + bytes([len(gcm + parameters)]) + gcm + parameters
     )
     content["auth_encrypted_content_info"]["encrypted_content"] = sealed[:-16]
     content["auth_attrs"] = attributes

@@ -45,7 +45,7 @@ def test_lengths_are_as_short_as_can_be(length: int, field: str) -> None:
     assert tlv.decode_header(encoded[: 1 + len(field) // 2]) == (0x53, length, 1 + len(field) // 2)
 
 
-@pytest.mark.parametrize("tag", [0x01, 0x5F2D, 0x7F21, 0x9F7F, 0x5F8101])
+@pytest.mark.parametrize("tag", [0x01, 0x5F1F, 0x5F2D, 0x7F21, 0x9F7F, 0x5F8101])
 def test_tags_of_one_to_three_bytes(tag: int) -> None:
     encoded = Tlv(tag, b"").encode()
     assert encoded == tag.to_bytes(len(encoded) - 1, "big") + b"\0"
