@@ -1,7 +1,7 @@
-"""The cards that can be simulated, as tables; provenance in docs and in each table's docstring.
+"""The cards that can be simulated, as tables.
 
-The file system is the one that OpenSC 0.23 and GnuPG 2.2.40 took for a NetKey 3 card. Marked *assumed* is what no
-public text says of a real card.
+The file system is the one that OpenSC 0.23 and GnuPG 2.2.40 took for a NetKey 3 card; the PIN states of a card as it
+is delivered are those in GnuPG's source (app-nks). Marked *assumed* is what no public text says of a real card.
 """
 
 import dataclasses

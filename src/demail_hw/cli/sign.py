@@ -38,7 +38,8 @@ __all__ = ["sign_command"]
     type=click.Choice(["smime", "der"]),
     default="smime",
     show_default=True,
-    help="smime: a message; der: the bare CMS structure (detached unless --opaque).",
+    help="smime: a message; der: the bare CMS structure, detached unless --opaque (openssl cms -verify -binary "
+    "-inform DER -content IN).",
 )
 @output_option
 @json_option
@@ -81,4 +82,7 @@ def _raw(identity: Identity, data: bytes) -> bytes:
 def _cms(identity: Identity, data: bytes, *, opaque: bool, outform: str) -> bytes:
     if outform == "der":
         return cms.sign(data, identity, form=cms.SignedForm.DER, detached=not opaque)
-    return cms.sign(data, identity, form=cms.SignedForm.OPAQUE if opaque else cms.SignedForm.MULTIPART)
+    try:
+        return cms.sign(data, identity, form=cms.SignedForm.OPAQUE if opaque else cms.SignedForm.MULTIPART)
+    except ValueError as error:  # the message cannot travel in this form
+        raise click.UsageError(f"{error} (try --opaque or --outform der)") from error

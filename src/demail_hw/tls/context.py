@@ -4,6 +4,7 @@ import os
 import ssl
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from demail_hw.errors import AlgorithmNotSupported, CertificateError, Layer
 from demail_hw.identity import Identity
@@ -68,10 +69,17 @@ def _check_context(context: ssl.SSLContext) -> None:
 
 
 def _check_pair(identity: Identity) -> None:
-    if identity.certificate.public_key() != identity.private_key.public_key():
+    certificate = identity.certificate
+    try:
+        public_key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise CertificateError(
-            f"The certificate {identity.certificate.subject.rfc4514_string()!r} belongs to another key "
-            f"than {identity.label!r}.",
+            f"The certificate of {identity.label!r} has no usable key.", layer=Layer.TLS
+        ) from error
+    if public_key != identity.private_key.public_key():
+        raise CertificateError(
+            f"The certificate {certificate.subject.rfc4514_string()!r} belongs to another key than "
+            f"{identity.label!r}.",
             layer=Layer.TLS,
         )
 

@@ -6,7 +6,7 @@ post-handshake authentication in TLS 1.3. Then the key is used while data is rea
 
 import ssl
 from collections.abc import Callable
-from typing import Concatenate, Final, NoReturn, ParamSpec, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from demail_hw.errors import AlgorithmNotSupported, Layer
 from demail_hw.tls.openssl.attach import AttachedKey, attached_key
@@ -34,23 +34,26 @@ def _with_cause(method: Callable[Concatenate[_S, _P], _R]) -> Callable[Concatena
         attached.failures.take()
         try:
             result = method(connection, *args, **kwargs)
-        except ssl.SSLError as error:
-            _explain(error, attached)
-        _interrupt(attached.failures.take())
+        except OSError as error:
+            cause = _cause(error, attached)
+            if cause is None:
+                raise
+            raise error from cause
+        _raise_interrupt(attached.failures.take())
         return result
 
     return call
 
 
-def _explain(error: ssl.SSLError, attached: AttachedKey) -> NoReturn:
-    cause = attached.failures.take()
-    _interrupt(cause)
-    if cause is None and error.reason == _PROTOCOL_VERSION_ALERT and not is_good_for_tls13(attached.key.schemes):
-        cause = _no_tls13()
-    raise error from cause or error.__cause__
+def _cause(error: OSError, attached: AttachedKey) -> BaseException | None:
+    failure = attached.failures.take()
+    _raise_interrupt(failure)
+    if failure is None and isinstance(error, ssl.SSLError) and error.reason == _PROTOCOL_VERSION_ALERT:
+        return None if is_good_for_tls13(attached.key.schemes) else _no_tls13()
+    return failure
 
 
-def _interrupt(failure: BaseException | None) -> None:
+def _raise_interrupt(failure: BaseException | None) -> None:
     if failure is not None and not isinstance(failure, Exception):
         raise failure
 

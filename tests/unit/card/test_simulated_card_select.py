@@ -49,7 +49,14 @@ def test_fci_is_the_same_in_another_template(send: Send) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["00A4080C 02 2F02", "00A4000C", "00A4000C 02 3F00", "00A4020C 02 2F02", f"00A4040C 07 {NKS}", "00A40804 02 2F02"],
+    [
+        "00A4080C 02 2F02",
+        "00A4000C",
+        "00A4000C 02 3F00",
+        "00A4020C 02 2F02",
+        f"00A4040C 07 {NKS}",
+        "00A40804 02 2F02",
+    ],
 )
 def test_no_data_where_none_are_asked_for(send: Send, command: str) -> None:
     assert send(command) == ResponseApdu(b"", 0x9000)

@@ -39,6 +39,7 @@ from demail_hw.ccid.parameters import T0ProtocolData, T1ProtocolData, parameters
 from demail_hw.errors import ReaderError
 from demail_hw.iso7816.atr import Atr
 
+EMPTY = SlotChange(present=False, changed=False)
 FAILED = Status(IccStatus.INACTIVE, CommandStatus.FAILED)
 
 COMMANDS = [
@@ -163,9 +164,9 @@ def test_header_names_its_fields() -> None:
         ("5003", [SlotChange(True, True)]),
         ("5002", [SlotChange(False, True)]),
         ("5001", [SlotChange(True, False)]),
-        ("501c02", [SlotChange(False, False), SlotChange(True, True), SlotChange(True, False), SlotChange(False, False), SlotChange(False, True)]),
+        ("501c02", [EMPTY, SlotChange(True, True), SlotChange(True, False), EMPTY, SlotChange(False, True)]),
     ],
-)  # fmt: skip
+)
 def test_slot_changes(text: str, slots: list[SlotChange]) -> None:
     message = NotifySlotChange(tuple(slots))
     assert message.encode() == bytes.fromhex(text)

@@ -1,7 +1,7 @@
 """Key management (provider-keymgmt(7)): handles of keys whose private half OpenSSL never sees.
 
 A handle is a block of OpenSSL's memory that begins with the id of a registered key. OpenSSL's own functions make
-and free it (see _provider_), so a key that outlives the interpreter is freed without any Python.
+and free it (see provider.py), so a key that outlives the interpreter is freed without any Python.
 """
 
 import ctypes

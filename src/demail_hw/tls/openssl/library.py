@@ -14,7 +14,7 @@ __all__ = ["OpenSsl", "unsupported"]
 
 _WAYS_OUT: Final = (
     "Use a Python whose ssl module is linked with a shared OpenSSL 3 or later (a distribution's, python.org's, "
-    "conda's, pyenv's); or, for a card with a PKCS#11 module, OpenSSL's pkcs11-provider 1.3 or later by OPENSSL_CONF; "
+    "conda's, pyenv's); or, for a card with a PKCS#11 module, configure pkcs11-provider 1.3 or later in OPENSSL_CONF; "
     "or leave mutual TLS to a proxy such as stunnel."
 )
 _FIRST_WITH_PROVIDERS: Final = 0x30000000

@@ -2,18 +2,20 @@
 
 ::
 
-    ssl.SSLContext                                   _attach.py_ gave its SSL_CTX an EVP_PKEY of this provider
-      do_handshake -> libssl, CertificateVerify
-        EVP_DigestSignInit                           tries its own RSA first: _keymgmt_ refuses to export the
-                                                     private half, so it asks the provider of the key
-          SIGNATURE newctx, digest_sign_init,        _signature_: which key, which hash,
-          set_ctx_params                             which padding
-        EVP_DigestSign
-          SIGNATURE digest_sign                      private_key.sign(message, padding, hash): the card
+    ssl.SSLContext                          attach.py gave its SSL_CTX an EVP_PKEY of this provider
+      do_handshake
+        libssl, CertificateRequest          certificate_request.py: does the key do what the server takes?
+        libssl, CertificateVerify
+          EVP_DigestSignInit                first offers the key to OpenSSL's own RSA; keymgmt.py does not export
+                                            the private half, so libcrypto asks the provider of the key:
+            digest_sign_init                signature.py: which key, which hash,
+            set_ctx_params                  which padding
+          EVP_DigestSign
+            digest_sign                     private_key.sign(message, padding, hash): the card
 
 The key as OpenSSL sees it is a block of memory with a number in it. The private key, a card's or any other of
-cryptography's classes, stays in Python, held by its context (_key_registry_). What it raises goes round OpenSSL
-(_failures_) and comes out as the cause of the ``ssl.SSLError``.
+cryptography's classes, stays in Python, held by its context (key_registry.py). What it raises goes round OpenSSL
+(failures.py) and comes out as the cause of the ``ssl.SSLError``.
 
 The provider lives in a library context of its own, and is the only one there: nothing else in the process ever
 fetches an algorithm from it, and it needs no configuration. libssl may use its keys nevertheless.

@@ -3,7 +3,7 @@
 OpenSSL hands over the whole message to be signed, not its digest: the key hashes, or its card does.
 
 The state of an operation lies in a block of OpenSSL's memory, which its own functions make and free (see
-_provider_): that spares the handshake four calls into Python, and nothing is left behind if one is broken off.
+provider.py): that spares the handshake four calls into Python, and nothing is left behind if one is broken off.
 """
 
 import ctypes
@@ -122,7 +122,9 @@ class Signatures:
             },
         )
 
-    def _digest_sign_init(self, operation: int, hash_name: bytes | None, handle: int | None, params: int | None) -> int:
+    def _digest_sign_init(
+        self, operation: int, hash_name: bytes | None, handle: int | None, params: int | None
+    ) -> int:
         state = OperationState.from_address(operation)
         if handle is not None:
             state.key_id = KeyId.from_address(handle).value
