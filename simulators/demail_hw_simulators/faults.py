@@ -19,7 +19,7 @@ from typing import Final, Protocol, Self, TypeAlias
 
 from demail_hw.ccid.code_points import CommandStatus, IccStatus, MessageType
 from demail_hw.ccid.framing import HEADER_SIZE
-from demail_hw.ccid.messages import DataBlock, Header, Status
+from demail_hw.ccid.messages import Header, Status
 from demail_hw.ccid.slot_errors import SlotErrorCode
 from demail_hw.interfaces import ExportedDevice, Transfer, TransferResult
 from demail_hw.usb.setup import RequestKind, SetupPacket
@@ -232,9 +232,7 @@ class SlotFailure(_Once):
 
     def __call__(self, message: bytes) -> bytes:
         """A failure instead."""
-        header = Header.decode(message)
-        failure = DataBlock(b"", Status(self.icc, CommandStatus.FAILED), self.code)
-        return b"".join(failure.encode(header.slot, header.seq))
+        return _empty(message, Status(self.icc, CommandStatus.FAILED), self.code)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -250,9 +248,7 @@ class TimeExtensionForEver:
 
     def __call__(self, message: bytes) -> bytes:
         """A time extension instead."""
-        header = Header.decode(message)
-        extension = DataBlock(b"", Status(IccStatus.ACTIVE, CommandStatus.TIME_EXTENSION), self.multiplier)
-        return b"".join(extension.encode(header.slot, header.seq))
+        return _empty(message, Status(IccStatus.ACTIVE, CommandStatus.TIME_EXTENSION), self.multiplier)
 
 
 Complete: TypeAlias = Callable[[TransferResult], None]
@@ -348,6 +344,11 @@ class FaultyReader:
 
 def _with_header(header: Header, message: bytes) -> bytes:
     return header.encode() + message[HEADER_SIZE:]
+
+
+def _empty(message: bytes, status: Status, error: int) -> bytes:
+    """An answer of the same type and number, without data."""
+    return Header.decode(message)._replace(length=0, byte7=status.encode(), byte8=error, byte9=0).encode()
 
 
 # --- Links -----------------------------------------------------------------------------------------------------

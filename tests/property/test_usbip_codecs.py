@@ -2,6 +2,8 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
+from random import Random as Shuffler
+from typing import TypeVar
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +44,8 @@ from demail_hw.usbip.messages import (
     decode_request,
 )
 from demail_hw.usbip.server import ServerEvent, UsbIpServerConnection
+
+Event = TypeVar("Event")
 
 bytes_8 = st.integers(0, 0xFF)
 bytes_16 = st.integers(0, 0xFFFF)
@@ -178,9 +182,12 @@ DECODERS: Sequence[Callable[[bytes], object]] = (
 )
 
 
-@given(st.one_of(st.binary(max_size=400), st.sampled_from((8, 9, 18, 32, 48, 312)).flatmap(
-    lambda size: st.binary(min_size=size, max_size=size)
-)))
+@given(
+    st.one_of(
+        st.binary(max_size=400),
+        st.sampled_from((8, 9, 18, 32, 48, 312)).flatmap(lambda size: st.binary(min_size=size, max_size=size)),
+    )
+)
 def test_arbitrary_bytes_are_decoded_or_a_violation(data: bytes) -> None:
     for decode in DECODERS:
         with contextlib.suppress(ProtocolViolation):
@@ -299,7 +306,7 @@ class FakeLink:
                 return held
 
 
-def deliver[Event](  # noqa: E999
+def deliver(
     receive: Callable[[bytes], None], next_event: Callable[[], Event | NeedData], pieces: list[bytes]
 ) -> list[Event]:
     events: list[Event] = []
@@ -308,3 +315,68 @@ def deliver[Event](  # noqa: E999
         while (event := next_event()) is not NEED_DATA:
             events.append(event)
     return events
+
+
+def imported_link(how: str) -> FakeLink:
+    link = FakeLink(how)
+    link.to_server(link.client.send(OpReqImport("1-1")))
+    assert link.server_events() == [OpReqImport("1-1")]
+    link.to_client(link.server.send(OpRepImport(READER)))
+    assert link.client_events() == [OpRepImport(READER)]
+    return link
+
+
+@given(links, st.lists(entries(), max_size=3))
+def test_a_device_list_over_any_link(how: str, listed: list[DevlistEntry]) -> None:
+    link = FakeLink(how)
+    link.to_server(link.client.send(OpReqDevlist()))
+    assert link.server_events() == [OpReqDevlist()]
+    link.to_client(link.server.send(OpRepDevlist(tuple(listed))))
+    assert link.client_events() == [OpRepDevlist(tuple(listed))]
+
+
+@given(links, st.sampled_from([status for status in UsbipStatus if status]))
+def test_a_refused_import_over_any_link(how: str, status: UsbipStatus) -> None:
+    link = FakeLink(how)
+    link.to_server(link.client.send(OpReqImport("1-1")))
+    assert link.server_events() == [OpReqImport("1-1")]
+    link.to_client(link.server.send(OpRepImport(None, status)))
+    assert link.client_events() == [OpRepImport(None, status)]
+
+
+transfers = st.lists(
+    st.tuples(st.sampled_from(("out", "in", "unlinked")), st.binary(max_size=200), st.sampled_from((0, -32, -121))),
+    max_size=8,
+)
+
+
+@given(links, transfers, st.randoms(use_true_random=False))
+def test_transfers_over_any_link(how: str, wanted: list[tuple[str, bytes, int]], order: Shuffler) -> None:
+    link = imported_link(how)
+    commands = [
+        CmdSubmit(link.client.next_seqnum(), READER.devid, int(kind != "out"), 1, 0, len(data))
+        for kind, data, _ in wanted
+    ]
+    for command, (kind, data, _) in zip(commands, wanted, strict=True):
+        link.to_server(link.client.send(command, (data,) if kind == "out" else ()))
+    assert link.server_events() == [
+        Submitted(command, data if kind == "out" else b"")
+        for command, (kind, data, _) in zip(commands, wanted, strict=True)
+    ]
+
+    expected: list[ClientEvent] = []
+    pairs = list(zip(commands, wanted, strict=True))
+    order.shuffle(pairs)
+    for command, (kind, data, status) in pairs:
+        if kind == "unlinked":
+            unlink = CmdUnlink(link.client.next_seqnum(), READER.devid, command.seqnum)
+            link.to_server(link.client.send(unlink))
+            assert link.server_events() == [unlink]
+            link.to_client(link.server.send(RetUnlink(unlink.seqnum, UrbStatus.ECONNRESET)))
+            expected.append(UrbUnlinked(command.seqnum, UrbStatus.ECONNRESET, pending=True))
+        else:
+            answer = data if kind == "in" else b""
+            link.to_client(link.server.send(RetSubmit(command.seqnum, status, len(data)), answer))
+            expected.append(UrbCompleted(command.seqnum, status, answer))
+    assert link.client_events() == expected
+    assert len(link.client.pending) == len(link.server.pending) == 0

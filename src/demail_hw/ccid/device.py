@@ -258,6 +258,8 @@ class CcidDevice:
             header, command = decode_command(message)
         except BadField as error:
             return self._refuse(Header.decode(message), error.index)
+        if len(message) > self._assembler.max_length:
+            return self._refuse(header, _LENGTH_INDEX)
         if header.slot != _SLOT:
             return self._refuse(header, _SLOT_INDEX)
         if isinstance(command, Abort):

@@ -21,10 +21,10 @@ class MessageAssembler:
     ``first_read``: what to ask for in the first transfer of a message, or ``None`` for all that can come.
     """
 
-    __slots__ = ("_buffer", "_first_read", "_max_length", "_packet_size")
+    __slots__ = ("_buffer", "_first_read", "_packet_size", "max_length")
 
     def __init__(self, max_length: int, *, packet_size: int, first_read: int | None = None) -> None:
-        self._max_length = max_length
+        self.max_length = max_length
         self._packet_size = packet_size
         self._first_read = self._whole_packets(max_length) if first_read is None else first_read
         self._buffer = b""
@@ -56,7 +56,7 @@ class MessageAssembler:
         if len(message) < HEADER_SIZE:
             return HEADER_SIZE
         length = HEADER_SIZE + int.from_bytes(message[_LENGTH_FIELD], "little")
-        return length if length <= self._max_length else 0
+        return length if length <= self.max_length else 0
 
     def _whole_packets(self, length: int) -> int:
         return -(-length // self._packet_size) * self._packet_size

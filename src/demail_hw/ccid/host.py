@@ -134,7 +134,10 @@ class CcidHost:
         Errors: :class:`~demail_hw.errors.ProtocolViolation`; the command stays outstanding.
         """
         while self._messages:
-            header, response = decode_response(self._messages.popleft())
+            message = self._messages.popleft()
+            if len(message) > self._assembler.max_length:
+                raise _violation(f"a message of {len(message)} bytes came, {self._assembler.max_length} are the most")
+            header, response = decode_response(message)
             if self._answers(header, response):
                 if response.status.command is CommandStatus.TIME_EXTENSION:
                     return TimeExtension(response.error)

@@ -227,6 +227,29 @@ def test_access_entries_are_kept(owner: Send) -> None:
     assert owner("00B0000001").data == b"\x55"
 
 
+def test_access_entries_hold_for_records_too(owner: Send) -> None:
+    assert owner("80E00000 1E 6F1C 8102000A 820404410008 83021235 860C B0810000FFFF D6000000FFFF").status == 0x9000
+    assert owner("00E20000 01 55").status == 0x9000
+    assert owner("00B2010400").status == 0x6982
+    assert owner("00200081 06 313131313131").status == 0x9000
+    assert owner("00B2010400").data == b"\x55"
+
+
+def test_without_access_entries_a_file_is_its_maker_s(owner: Send) -> None:
+    assert owner("80E00000 0D 6F0B 8102000A 820101 83021235").status == 0x9000
+    assert owner("00D60000 01 55").status == 0x9000
+    owner("00200000 06 393939393939")
+    assert owner("00B0000001").data == b"\x55"
+    assert owner("00D60000 01 66").status == 0x6982
+    assert owner("80E40000 02 1235").status == 0x6982
+
+
+def test_a_deleted_file_is_not_current(owner: Send) -> None:
+    owner(CREATE_EF)
+    owner("80E40000 02 1235")
+    assert owner("00B0000001").status == 0x6986
+
+
 def test_making_and_deleting_need_the_global_pin(send: Send) -> None:
     send(SELECT_NKS)
     assert send(CREATE_EF).status == 0x6982

@@ -96,7 +96,7 @@ class CardLikeKey(rsa.RSAPrivateKey):
     def private_numbers(self):
         raise NotImplementedError
 
-    def private_bytes(self, encoding, format, encryption_algorithm):
+    def private_bytes(self, encoding, format, encryption_algorithm):  # noqa: A002 - the base class names it so
         raise NotImplementedError
 
     def __copy__(self):
