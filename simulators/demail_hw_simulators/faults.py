@@ -383,6 +383,22 @@ _CHUNK: Final = 1 << 16
 _JOIN_SECONDS: Final = 10.0
 
 
+class _Direction:
+    """One direction of one connection: its fault, and how many bytes went through."""
+
+    __slots__ = ("fault", "sent")
+
+    def __init__(self, fault: LinkFault) -> None:
+        self.fault = fault
+        self.sent = 0
+
+    def carry(self, data: bytes, sink: socket.socket) -> None:
+        """Send on what is to be sent of ``data``."""
+        for piece in self.fault.pieces(data, self.sent):
+            sink.sendall(piece)
+            self.sent += len(piece)
+
+
 class LinkFaults:
     """A TCP proxy on the loopback interface with faults in what the server sends back.
 
@@ -398,6 +414,7 @@ class LinkFaults:
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
+        self._downstream: list[_Direction] = []
         self._closed = False
 
     @property
@@ -426,6 +443,12 @@ class LinkFaults:
         for each in (self._listener, *sockets):
             each.close()
 
+    def cut_soon(self, count: int) -> None:
+        """From now on ``count`` more bytes reach the client on each connection that there is; then it is closed."""
+        with self._lock:
+            for direction in self._downstream:
+                direction.fault = dataclasses.replace(direction.fault, cut_after=direction.sent + count)
+
     def _start(self, target: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, name="link-faults", daemon=True)
         self._threads.append(thread)
@@ -450,16 +473,15 @@ class LinkFaults:
             self._sockets.append(server)
             for each in (client, server):
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._start(self._pump, client, server, self._to_server)
-            self._start(self._pump, server, client, self._to_client)
+            to_client = _Direction(self._to_client)
+            self._downstream.append(to_client)
+            self._start(self._pump, client, server, _Direction(self._to_server))
+            self._start(self._pump, server, client, to_client)
 
-    def _pump(self, source: socket.socket, sink: socket.socket, fault: LinkFault) -> None:
-        sent = 0
+    def _pump(self, source: socket.socket, sink: socket.socket, direction: _Direction) -> None:
         with contextlib.suppress(OSError):
-            while not fault.cuts(sent) and (data := source.recv(_CHUNK)):
-                for piece in fault.pieces(data, sent):
-                    sink.sendall(piece)
-                    sent += len(piece)
+            while not direction.fault.cuts(direction.sent) and (data := source.recv(_CHUNK)):
+                direction.carry(data, sink)
         _hang_up(source)
         _hang_up(sink)
 

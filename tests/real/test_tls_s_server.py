@@ -19,8 +19,6 @@ from demail_hw.errors import AlgorithmNotSupported, CardRemoved
 from demail_hw.identity import Identity, KeyRole
 from demail_hw.tls import DEMAIL, client_context
 
-pytestmark = pytest.mark.real
-
 GATEWAY = ("-tls1_2", "-cipher", "ECDHE-RSA-AES256-SHA384", "-curves", "P-521")
 TLS13 = ("-tls1_3",)
 SERVERS = pytest.mark.parametrize(("options", "version"), [(GATEWAY, "TLSv1.2"), (TLS13, "TLSv1.3")])
@@ -94,7 +92,8 @@ def make_certificate(common_name, public_key, issuer_key, *, ca):
 
 
 @pytest.fixture(scope="module")
-def pki(tmp_path_factory):
+def pki(tool, tmp_path_factory):
+    openssl = tool("openssl")
     folder = tmp_path_factory.mktemp("s_server")
     root, server, client = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(3))
     certificate = make_certificate("localhost", server.public_key(), root, ca=False).public_bytes(Encoding.PEM)
@@ -103,6 +102,7 @@ def pki(tmp_path_factory):
     issuer = make_certificate("real test root", root.public_key(), root, ca=True)
     (folder / "root.pem").write_bytes(issuer.public_bytes(Encoding.PEM))
     return SimpleNamespace(
+        openssl=openssl,
         root_file=folder / "root.pem",
         server_file=folder / "server.pem",
         client_key=client,
@@ -114,7 +114,7 @@ def pki(tmp_path_factory):
 def s_server(pki, *options):
     """``openssl s_server``; the port that it chose."""
     command = [
-        *("openssl", "s_server", "-accept", "127.0.0.1:0", "-www"),
+        *(pki.openssl, "s_server", "-accept", "127.0.0.1:0", "-www"),
         *("-cert", pki.server_file, "-CAfile", pki.root_file, "-Verify", "3", "-verify_return_error"),
         *options,
     ]

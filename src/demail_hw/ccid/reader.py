@@ -91,8 +91,12 @@ class CcidReader:
         open and alive.
         """
         with _alone(self._lock, deadline):
+            # First the status: a card that went away unseen is in nobody's way.
+            status = self._slot.card_status(deadline=deadline)
             if self._connection is not None and self._connection.alive:
                 raise ReaderBusy("The card in this reader has a connection already.", outcome=Outcome.NOT_SENT)
+            if status is IccStatus.ACTIVE:
+                self._slot.power_off(deadline=deadline)
             self._connection = CcidConnection(self._slot, self._lock, self._grace, deadline=deadline)
             return self._connection
 
@@ -121,8 +125,6 @@ class CcidConnection:
         self._grace = grace
         self._atr = b""
         self._epoch = _CLOSED
-        if slot.card_status(deadline=deadline) is IccStatus.ACTIVE:
-            slot.power_off(deadline=deadline)
         self._power_on(deadline)
 
     @property
@@ -168,7 +170,6 @@ class CcidConnection:
                 raise _lost()
             if self._slot.card_status(deadline=deadline) is not IccStatus.ACTIVE:
                 # It was out, or is another one: whoever wants it must find out first which card it is.
-                self._slot.lose()
                 raise _lost()
             self._slot.power_off(deadline=deadline)
             self._power_on(deadline)

@@ -79,11 +79,13 @@ class Slot:
             raise
 
     def card_status(self, *, deadline: Deadline) -> IccStatus:
-        """Is a card there, and has it power?"""
+        """Is a card there, and has it power? A card without is lost to whoever had it."""
         self.recover(deadline=deadline)
         response = self._run(GetSlotStatus(), deadline)
         if _failed(response) and response.error != SlotErrorCode.ICC_MUTE:
             raise slot_error(response, outcome=Outcome.NOT_SENT)
+        if response.status.icc is not IccStatus.ACTIVE:
+            self.lose()
         return response.status.icc
 
     def power_on(self, *, deadline: Deadline) -> bytes:
@@ -146,12 +148,12 @@ class Slot:
         host = self._host
         try:
             host.receive_data(self._transport.exchange(message, host.read_length, deadline=deadline))
+            event = host.next_event()
+            if isinstance(event, (NeedData, TimeExtension)):
+                return self._read_on(event, deadline)
         except TransferStalled:
             self._halted = True
             raise
-        event = host.next_event()
-        if isinstance(event, (NeedData, TimeExtension)):
-            return self._read_on(event, deadline)
         return event
 
     def _read_on(self, event: Event | NeedData, deadline: Deadline) -> Response:

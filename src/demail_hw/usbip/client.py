@@ -41,11 +41,22 @@ class UsbIpClient:
     ``RuntimeError`` or ``ValueError`` if the caller breaks the protocol.
     """
 
-    __slots__ = ("_buffer", "_closed", "_imported", "_pending", "_reader", "_seqnum", "_unlinks", "_violation")
+    __slots__ = (
+        "_asked",
+        "_buffer",
+        "_closed",
+        "_imported",
+        "_pending",
+        "_reader",
+        "_seqnum",
+        "_unlinks",
+        "_violation",
+    )
 
     def __init__(self) -> None:
         self._buffer = ReceiveBuffer()
         self._reader: OperationReader[OpRepDevlist] | OperationReader[OpRepImport] | None = None
+        self._asked = False
         self._imported = False
         self._closed = False
         self._violation: str | None = None
@@ -100,8 +111,9 @@ class UsbIpClient:
             raise
 
     def _begin(self, reader: OperationReader[OpRepDevlist] | OperationReader[OpRepImport]) -> None:
-        if self._reader is not None or self._imported:
+        if self._asked:
             raise RuntimeError("a connection takes one operation")
+        self._asked = True
         self._reader = reader
 
     def _send_submit(self, command: CmdSubmit, data: Buffers) -> Sequence[Buffer]:
@@ -133,7 +145,7 @@ class UsbIpClient:
         event = self._reader.read(self._buffer)
         if event is NEED_DATA:
             return NEED_DATA
-        self._reader.begun = False
+        self._reader = None
         self._imported = isinstance(event, OpRepImport) and event.device is not None
         return event
 

@@ -36,7 +36,7 @@ Parser: TypeAlias = Generator[int, bytes, _Message]
 
 
 class OperationReader(Generic[_Message]):
-    """Runs a parser over a buffer. ``begun``: the first piece was read."""
+    """Runs a parser over a buffer, once. ``begun``: the first piece was read."""
 
     __slots__ = ("_need", "_parser", "begun")
 

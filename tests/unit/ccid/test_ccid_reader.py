@@ -63,23 +63,29 @@ class Card:
 
 
 class Cable(LoopbackTransport):
-    """Keeps what was sent, and breaks on demand: ``failures`` are raised instead of sending."""
+    """Keeps what was sent, and breaks on demand: ``failures`` are raised instead of sending, unless None."""
 
     def __init__(self, device: SimulatedUsbReader | FaultyReader) -> None:
         self.sent: list[bytes] = []
         self.last: Buffers = ()
         self.controls: list[bytes] = []
         self.cleared: list[int] = []
-        self.failures: list[BaseException] = []
+        self.failures: list[BaseException | None] = []
         super().__init__(device)
         self.controls.clear()
 
     def exchange(self, out: Buffers, length: int, *, deadline: Deadline) -> bytes:
-        if self.failures:
-            raise self.failures.pop(0)
+        failure = self.failures.pop(0) if self.failures else None
+        if failure is not None:
+            raise failure
         self.last = out
         self.sent.append(b"".join(out))
         return super().exchange(out, length, deadline=deadline)
+
+    def bulk_in(self, length: int, *, deadline: Deadline) -> bytes:
+        if self.failures:
+            raise self.failures.pop(0) or AssertionError
+        return super().bulk_in(length, deadline=deadline)
 
     def control(self, setup: bytes, data: Buffers = (), *, deadline: Deadline) -> bytes:
         self.controls.append(setup)
@@ -286,16 +292,10 @@ def test_chain_that_breaks_off_leaves_the_outcome_unknown() -> None:
     bench = Bench()
     connection = bench.reader.connect(deadline=soon())
     bench.card.response = bytes(3000)
-    with connection.transaction(deadline=soon()):
-        # The first block goes through, and brings the first part of the answer: the card has acted.
-        original = bench.cable.exchange
-        bench.cable.exchange = lambda out, length, *, deadline: (  # type: ignore[method-assign]
-            original(out, length, deadline=deadline)
-            if out[0][8] == 0
-            else (_ for _ in ()).throw(DeadlineExceeded("over", outcome=Outcome.NOT_SENT))
-        )
-        with pytest.raises(DeadlineExceeded) as caught:
-            connection.transmit(SELECT, deadline=soon())
+    # The first block goes through, and brings the first part of the answer: the card has acted.
+    bench.cable.failures = [None, DeadlineExceeded("over", outcome=Outcome.NOT_SENT)]
+    with pytest.raises(DeadlineExceeded) as caught:
+        bench.transmit(connection)
     assert caught.value.outcome is Outcome.UNKNOWN
     assert not connection.alive
 
@@ -388,6 +388,17 @@ def test_stalled_endpoint_is_cleared_before_the_abort() -> None:
     bench.reader.connect(deadline=soon())
     assert bench.cable.cleared == [0x01, 0x82]
     assert bench.cable.types() == "72 65 63 62 61"
+
+
+def test_endpoint_that_stalls_instead_of_an_answer_is_cleared_too() -> None:
+    bench = faulty(TimeExtensionForEver(), MessageType.XFR_BLOCK, times=1)
+    connection = bench.reader.connect(deadline=soon())
+    bench.cable.failures = [None, TransferStalled("stalled")]
+    with pytest.raises(TransferStalled) as caught:
+        bench.transmit(connection)
+    assert caught.value.outcome is Outcome.UNKNOWN
+    assert bench.transmit(bench.reader.connect(deadline=soon())) == b"\x90\0"
+    assert bench.cable.cleared == [0x01, 0x82]
 
 
 # --- Reset and close ---------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from demail_hw.identity import Identity, KeyRole
 from demail_hw.tls import client_context
+from demail_hw.tls.openssl.context_pointer import ssl_ctx_of
+from demail_hw.tls.openssl.library import OpenSsl
 
 TIMES, CERTIFICATE_FILE, ISSUER_FILE = sys.argv[1:]
 
@@ -63,6 +65,16 @@ def shake_hands(client_side, server_side):
     return near
 
 
+def free_after_the_interpreter(context):
+    """Its SSL_CTX and its key go in an exit handler of C, as if another library had held them."""
+    library = OpenSsl.find()
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(context))
+    register = ctypes.CDLL(None).__cxa_atexit
+    register.argtypes = (ctypes.c_void_p,) * 3
+    free = ctypes.cast(library.functions.SSL_CTX_free, ctypes.c_void_p)
+    assert register(free, ssl_ctx_of(context, library), None) == 0
+
+
 PEM = Path(CERTIFICATE_FILE).read_bytes()
 KEY = load_pem_private_key(PEM, None)
 become_a_child(int(TIMES))
@@ -71,7 +83,6 @@ in_use = client(PEM, KEY)
 connection = shake_hands(in_use, gateway)
 circle = client(PEM, KEY)
 circle.itself = circle
-never_freed = client(PEM, KEY)
-ctypes.pythonapi.Py_IncRef(ctypes.py_object(never_freed))
+free_after_the_interpreter(client(PEM, KEY))
 half_done = client(PEM, KEY).wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost")
 threading.Thread(target=shake_hands, args=(in_use, gateway)).start()

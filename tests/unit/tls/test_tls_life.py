@@ -1,7 +1,6 @@
 """How long keys and contexts live, and that a process ends in order with either of them alive."""
 
 import gc
-import os
 import resource
 import subprocess
 import sys
@@ -12,7 +11,8 @@ import pytest
 
 from demail_hw.tls import client_context
 from demail_hw.tls.openssl.attach import attached_key
-from demail_hw.tls.openssl.provider import SHARED_PROVIDER
+from demail_hw.tls.openssl.library import OpenSsl
+from demail_hw.tls.openssl.provider import SHARED_PROVIDER, OpenSslKeyProvider
 
 EXITS = 20
 CONTEXTS = 2000
@@ -20,12 +20,19 @@ ALLOWED_GROWTH = 1 << 20
 EXIT_SCRIPT = Path(__file__).with_name("exit_with_contexts.py")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs fork and __cxa_atexit")
 def test_a_process_ends_in_order_with_contexts_alive(ca_file, server_file):
     command = [sys.executable, "-W", "error", EXIT_SCRIPT, str(EXITS), server_file, ca_file]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.stderr == ""
     assert done.stdout.split() == ["0"] * EXITS
+
+
+def test_a_provider_is_never_given_back():
+    """OpenSSL may call its functions to the end of the process."""
+    gone = weakref.ref(OpenSslKeyProvider(OpenSsl.find()))
+    gc.collect()
+    assert gone() is not None
 
 
 def resident():
@@ -34,8 +41,9 @@ def resident():
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
-def test_many_contexts_without_growth(root, card_key, gateway, ca_file, shake_hands):
-    identity = root.identity(card_key)
+def test_many_contexts_without_growth(root, make_issuer, card_key, gateway, ca_file, shake_hands):
+    between = make_issuer("between", above=root)
+    identity = between.identity(card_key, (between.certificate,))
     data = ca_file.read_text()
 
     def make(count):
