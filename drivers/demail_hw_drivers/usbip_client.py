@@ -107,8 +107,8 @@ def _find(address: Address, deadline: Deadline) -> UsbIpTransport:
     matching = [entry for entry in entries if _is_reader(entry) and _can_mean(address, entry)]
     if len(matching) == 1:
         return _import(address, matching[0].device.bus_id, deadline)
-    wanted = f"reader {address.selector}" if address.selector else "reader"
-    raise _not_one(f"{len(matching) or 'no'} {wanted}{'s' if len(matching) > 1 else ''}", entries)
+    count = f"{len(matching)} readers" if matching else "no reader"
+    raise _not_one(f"{count} {address.selector}".rstrip(), entries)
 
 
 def _find_serial(

@@ -404,7 +404,8 @@ class _Session:
 
     @property
     def counters(self) -> ServerCounters:
-        return ServerCounters(1, 0, self._urbs, self._unlinks, self._sends, self._bytes_in, self._bytes_out)
+        with self._lock:
+            return ServerCounters(1, 0, self._urbs, self._unlinks, self._sends, self._bytes_in, self._bytes_out)
 
     def run(self) -> None:
         """Serve until the client goes away."""
@@ -439,26 +440,25 @@ class _Session:
 
     def _submit(self, command: CmdSubmit, data: bytes) -> None:
         self._urbs += 1
-        address = command.endpoint | command.direction << _DIRECTION_SHIFT
-        complete = functools.partial(self._complete, command)
-        if command.endpoint != _CONTROL_ENDPOINT and address not in self._endpoints:
-            complete(TransferResult(UrbStatus.EPIPE))
-            return
-        setup = command.setup if command.endpoint == _CONTROL_ENDPOINT else b""
+        endpoint = command.endpoint
+        address = endpoint | command.direction << _DIRECTION_SHIFT
         length = command.transfer_buffer_length if command.direction == _IN else 0
-        transfer = Transfer(address, length, setup=setup, data=data)
-        self._transfers[command.seqnum] = transfer
-        self._device.submit(transfer, complete)
+        setup = command.setup if endpoint == _CONTROL_ENDPOINT else b""
+        transfer = self._transfers[command.seqnum] = Transfer(address, length, setup=setup, data=data)
+        complete = functools.partial(self._complete, command)
+        if endpoint == _CONTROL_ENDPOINT or address in self._endpoints:
+            self._device.submit(transfer, complete)
+        else:
+            complete(TransferResult(UrbStatus.EPIPE))
 
     def _complete(self, command: CmdSubmit, result: TransferResult) -> None:
         """Called by the device, from any thread."""
         status, length, data = _outcome(command, result)
         seqnum = command.seqnum
         with self._lock:
-            if self._over or not self._machine.is_pending(seqnum):
+            if self._over or self._transfers.pop(seqnum, None) is None:
                 return
             self._outgoing += self._machine.send(RetSubmit(seqnum, status, length), data)
-            self._transfers.pop(seqnum, None)
             for unlink in self._late_unlinks.pop(seqnum, ()):
                 self._outgoing += self._machine.send(RetUnlink(unlink, UrbStatus.OK))
             # The connection's own thread is in a batch and sends at its end.
@@ -472,7 +472,7 @@ class _Session:
         transfer = self._transfers.get(target)
         cancelled = transfer is not None and self._device.cancel(transfer)
         with self._lock:
-            if self._machine.is_pending(target) and not cancelled:
+            if target in self._transfers and not cancelled:
                 # It is being completed: the RET_SUBMIT comes first.
                 self._late_unlinks.setdefault(target, []).append(command.seqnum)
                 return

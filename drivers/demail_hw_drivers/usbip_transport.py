@@ -354,25 +354,24 @@ class UsbIpTransport:
         """Begin a turn."""
         if os.getpid() != self._pid:
             raise DeviceLost("The reader belongs to the process that opened it.", outcome=Outcome.NOT_SENT)
-        if not self._lock.acquire(blocking=False) and not self._lock.acquire(
-            timeout=max(0.0, deadline - time.monotonic())
-        ):
-            raise _too_late()
-        try:
-            self._begin(deadline)
-        except HardwareError:
-            self._lock.release()
-            raise
-
-    def _begin(self, deadline: Deadline) -> None:
-        if self._dead:
-            raise DeviceLost(
-                f"The reader is lost: {self._dead}.", remedy="Open the reader again.", outcome=Outcome.NOT_SENT
-            )
+        if not self._lock.acquire(blocking=False):
+            self._wait_for_turn(deadline)
         self._entered = time.monotonic()
-        if self._entered >= deadline:
-            raise _too_late()
         self._sent_before = self._wire.bytes_out
+        if self._dead or self._entered >= deadline:
+            self._lock.release()
+            raise self._refusal()
+
+    def _wait_for_turn(self, deadline: Deadline) -> None:
+        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise _too_late()
+
+    def _refusal(self) -> HardwareError:
+        if not self._dead:
+            return _too_late()
+        return DeviceLost(
+            f"The reader is lost: {self._dead}.", remedy="Open the reader again.", outcome=Outcome.NOT_SENT
+        )
 
     def leave(self, error: BaseException | None) -> None:
         """End a turn. Foreign exceptions are mapped here, and only here."""

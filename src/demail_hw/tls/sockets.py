@@ -31,31 +31,26 @@ def _with_cause(method: Callable[Concatenate[_S, _P], _R]) -> Callable[Concatena
         attached = attached_key(connection.context)
         if attached is None:
             return method(connection, *args, **kwargs)
-        attached.failures.take()
+        attached.failures.clear()
         try:
-            result = method(connection, *args, **kwargs)
+            with attached.failures.catching():
+                result = method(connection, *args, **kwargs)
         except OSError as error:
             cause = _cause(error, attached)
             if cause is None:
                 raise
             raise error from cause
-        _raise_interrupt(attached.failures.take())
+        attached.failures.take()
         return result
 
     return call
 
 
-def _cause(error: OSError, attached: AttachedKey) -> BaseException | None:
+def _cause(error: OSError, attached: AttachedKey) -> Exception | None:
     failure = attached.failures.take()
-    _raise_interrupt(failure)
     if failure is None and isinstance(error, ssl.SSLError) and error.reason == _PROTOCOL_VERSION_ALERT:
         return None if is_good_for_tls13(attached.key.schemes) else _no_tls13()
     return failure
-
-
-def _raise_interrupt(failure: BaseException | None) -> None:
-    if failure is not None and not isinstance(failure, Exception):
-        raise failure
 
 
 def _no_tls13() -> AlgorithmNotSupported:

@@ -158,7 +158,8 @@ class UsbIpClient:
 
     def _read_ret_submit(self, answer: RetSubmit) -> ClientEvent | NeedData:
         # Everything is checked before the data is waited for: a length that lies never costs memory.
-        seqnum, status, length, *_ = answer
+        seqnum = answer.seqnum
+        length = answer.actual_length
         command = self._pending.get(seqnum)
         if command is None:
             raise ProtocolViolation(f"The USB/IP server answered transfer {seqnum}, which is not pending.")
@@ -174,7 +175,7 @@ class UsbIpClient:
             return NEED_DATA
         buffer.skip(HEADER_SIZE)
         del self._pending[seqnum]
-        return UrbCompleted(seqnum, status, buffer.take(length) if length else b"")
+        return UrbCompleted(seqnum, answer.status, buffer.take(length) if length else b"")
 
     def _read_ret_unlink(self, answer: RetUnlink) -> ClientEvent:
         target = self._unlinks.pop(answer.seqnum, None)

@@ -56,10 +56,6 @@ class UsbIpServerConnection:
         """The sequence numbers of the transfers that have no answer yet, oldest first."""
         return tuple(self._pending)
 
-    def is_pending(self, seqnum: int) -> bool:
-        """Has this transfer no answer yet?"""
-        return seqnum in self._pending
-
     def send(self, reply: ServerReply, data: Buffer = b"") -> Sequence[Buffer]:
         """The bytes of a reply as a gather list; ``data`` of an IN transfer is passed on uncopied."""
         match reply:

@@ -46,6 +46,21 @@ def test_an_interrupt_stays_an_interrupt(root, card_key, ca_file, gateway, shake
     assert caught.value is interrupt
 
 
+def test_an_interrupt_that_stopped_nothing_is_not_lost(root, rsa_key, card_key, ca_file, make_server, begin):
+    """As at the entry of a callback whose failure OpenSSL does not mind."""
+    context = client_context(root.identity(card_key), cafile=ca_file)
+
+    def sign(data, padding, algorithm):
+        attached_key(context).failures.keep(KeyboardInterrupt())
+        return rsa_key.sign(data, padding, algorithm)
+
+    card_key.sign = sign
+    ends = begin(context, make_server(version=TLS13))
+    with pytest.raises(KeyboardInterrupt):
+        ends.run()
+    assert ends.client.version() == "TLSv1.3"
+
+
 def test_an_old_failure_is_not_blamed(root, card_key, ca_file, gateway, begin):
     context = client_context(root.identity(card_key), cafile=ca_file)
     attached_key(context).failures.keep(CardRemoved("long ago"))

@@ -43,23 +43,25 @@ def attached_key(context: ssl.SSLContext) -> AttachedKey | None:
 
 def attach_key(
     context: ssl.SSLContext, private_key: PrivateKey, certificate: x509.Certificate, chain: Sequence[x509.Certificate]
-) -> AttachedKey:
+) -> None:
     """Make ``private_key`` the client key of a context. ``chain``: what is sent after the certificate.
+    A context for which this fails is of no more use.
 
     Errors: :class:`~demail_hw.errors.TlsKeyUnsupported`; :class:`~demail_hw.errors.CertificateError` if OpenSSL
     refuses a certificate or the pair.
     """
     provider = SHARED_PROVIDER.get()
     pointer = ssl_ctx_of(context, provider.library)
-    key, pkey = provider.new_evp_pkey(private_key)
-    attached = AttachedKey(key, provider.failures)
-    try:
-        _use_certificate(provider, pointer, certificate, chain)
-        setattr(context, _ATTRIBUTE, attached)
-        _use_key(provider, pointer, key, pkey)
-    finally:
-        provider.library.functions.EVP_PKEY_free(pkey)
-    return attached
+    provider.failures.clear()
+    with provider.failures.catching():
+        key, pkey = provider.new_evp_pkey(private_key)
+        try:
+            _use_certificate(provider, pointer, certificate, chain)
+            _use_key(provider, pointer, key, pkey)
+        finally:
+            provider.library.functions.EVP_PKEY_free(pkey)
+    provider.failures.take()
+    setattr(context, _ATTRIBUTE, AttachedKey(key, provider.failures))
 
 
 def _use_certificate(

@@ -38,42 +38,31 @@ class KeyManagement:
         self._exportable = describe(EXPORT_TYPES)
         functions: dict[int, CCallback] = {
             KeymgmtFunction.GET_PARAMS: (ctypes.CFUNCTYPE(_INT, _POINTER, _POINTER), self._get_params),
-            KeymgmtFunction.GETTABLE_PARAMS: (ctypes.CFUNCTYPE(_POINTER, _POINTER), self._gettable_params),
-            KeymgmtFunction.HAS: (ctypes.CFUNCTYPE(_INT, _POINTER, _INT), self._has),
             KeymgmtFunction.IMPORT: (ctypes.CFUNCTYPE(_INT, _POINTER, _INT, _POINTER), self._import),
-            KeymgmtFunction.IMPORT_TYPES: (ctypes.CFUNCTYPE(_POINTER, _INT), self._types),
             KeymgmtFunction.EXPORT: (ctypes.CFUNCTYPE(_INT, _POINTER, _INT, _POINTER, _POINTER), self._export),
-            KeymgmtFunction.EXPORT_TYPES: (ctypes.CFUNCTYPE(_POINTER, _INT), self._types),
+        }
+        constants: dict[int, int] = {
+            KeymgmtFunction.HAS: True,
+            KeymgmtFunction.GETTABLE_PARAMS: ctypes.addressof(self._gettable),
+            KeymgmtFunction.IMPORT_TYPES: ctypes.addressof(self._exportable),
+            KeymgmtFunction.EXPORT_TYPES: ctypes.addressof(self._exportable),
         }
         if signature_name is not None:
-            prototype = ctypes.CFUNCTYPE(_POINTER, _INT)
-            functions[KeymgmtFunction.QUERY_OPERATION_NAME] = (prototype, self._operation_name)
+            constants[KeymgmtFunction.QUERY_OPERATION_NAME] = ctypes.addressof(self._signature_name)
         native: dict[int, int] = {
             KeymgmtFunction.NEW: library.address("CRYPTO_zalloc"),
             KeymgmtFunction.FREE: library.address("CRYPTO_free"),
         }
-        self.table = DispatchTable(failures, functions, native)
+        self.table = DispatchTable(failures, functions, constants=constants, native=native)
 
     def _get_params(self, handle: int, params: int | None) -> int:
         answer(params, self._registry.at(handle).public.answers)
-        return True
-
-    def _gettable_params(self, _provider: int | None) -> int:
-        return ctypes.addressof(self._gettable)
-
-    def _operation_name(self, _operation: int) -> int:
-        return ctypes.addressof(self._signature_name)
-
-    def _has(self, _handle: int, _selection: int) -> int:
         return True
 
     def _import(self, handle: int, _selection: int, params: int | None) -> int:
         key_id = read(params)[HARDWARE_KEY]
         KeyId.from_address(handle).value = self._registry.find(int(key_id)).key_id
         return True
-
-    def _types(self, _selection: int) -> int:
-        return ctypes.addressof(self._exportable)
 
     def _export(self, handle: int, selection: int, callback: int, argument: int | None) -> int:
         """Hand out the public half.

@@ -14,7 +14,7 @@ __all__ = ["OpenSsl", "unsupported"]
 
 _WAYS_OUT: Final = (
     "Use a Python whose ssl module is linked with a shared OpenSSL 3 or later (a distribution's, python.org's, "
-    "conda's, pyenv's); or, for a card with a PKCS#11 module, configure pkcs11-provider 1.3 or later in OPENSSL_CONF; "
+    "conda's, pyenv's); or, for a card with a PKCS#11 module, set up pkcs11-provider 1.3 or later in OPENSSL_CONF; "
     "or leave mutual TLS to a proxy such as stunnel."
 )
 _FIRST_WITH_PROVIDERS: Final = 0x30000000
@@ -32,6 +32,10 @@ _PROTOTYPES: Final = {
     "OSSL_LIB_CTX_new": (_pointer, ()),
     "OSSL_PROVIDER_add_builtin": (_int, (_pointer, _text, _pointer)),
     "OSSL_PROVIDER_load": (_pointer, (_pointer, _text)),
+    "EVP_KEYMGMT_fetch": (_pointer, (_pointer, _text, _text)),
+    "EVP_KEYMGMT_free": (None, (_pointer,)),
+    "EVP_SIGNATURE_fetch": (_pointer, (_pointer, _text, _text)),
+    "EVP_SIGNATURE_free": (None, (_pointer,)),
     "EVP_PKEY_CTX_new_from_name": (_pointer, (_pointer, _text, _text)),
     "EVP_PKEY_CTX_free": (None, (_pointer,)),
     "EVP_PKEY_fromdata_init": (_int, (_pointer,)),

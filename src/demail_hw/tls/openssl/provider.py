@@ -20,6 +20,11 @@ cryptography's classes, stays in Python, held by its context (key_registry.py). 
 The provider lives in a library context of its own, and is the only one there: nothing else in the process ever
 fetches an algorithm from it, and it needs no configuration. libssl may use its keys nevertheless.
 
+A signal that comes while C runs is handled in the next Python function, and an exception at its entry cannot be
+caught: C goes on with an undefined result. So what returns an address is never Python: it is a constant
+(dispatch.py) or OpenSSL's own. Where Python returns success or failure, a wrong one does no harm, since nothing it
+should have filled in has a meaning before; and the exception itself is recovered (failures.py).
+
 OpenSSL cleans up after the interpreter has gone, and a Python function that is called then ends the process.
 Therefore the provider has no teardown and is never unloaded, and the tables and everything they point to are never
 given back. And OpenSSL makes and frees the blocks behind keys and operations itself: the entries NEW, NEWCTX, FREE
@@ -31,6 +36,7 @@ or, to make one, the provider's context, which is ours to choose: it is the numb
 import ctypes
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from demail_hw.identity import PrivateKey
@@ -85,15 +91,26 @@ class OpenSslKeyProvider:
         self._library_context = self._load()
 
     def _load(self) -> int:
+        """Load the provider into a library context of its own, and have OpenSSL fetch all that it has."""
         functions = self.library.functions
         context: int | None = functions.OSSL_LIB_CTX_new()
         if (
             not context
             or not functions.OSSL_PROVIDER_add_builtin(context, _NAME, self._init_thunk)
             or not functions.OSSL_PROVIDER_load(context, _NAME)
+            or not self._fetch_all(context)
         ):
             raise unsupported(f"its OpenSSL refused the provider ({self.library.take_reason()})")
         return context
+
+    def _fetch_all(self, context: int) -> bool:
+        functions = self.library.functions
+        keymgmts = [functions.EVP_KEYMGMT_fetch(context, name, None) for name in (b"RSA", b"EC")]
+        signatures = [functions.EVP_SIGNATURE_fetch(context, name, None) for name in (b"RSA", b"ECDSA")]
+        for keymgmt, signature in zip(keymgmts, signatures, strict=True):
+            functions.EVP_KEYMGMT_free(keymgmt)
+            functions.EVP_SIGNATURE_free(signature)
+        return all(keymgmts) and all(signatures)
 
     def _init(
         self,
@@ -140,6 +157,16 @@ def _make_immortal(thing: object) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
+def _load_undisturbed() -> OpenSslKeyProvider:
+    """Load it in a thread, where no signal is handled.
+
+    The function that OpenSSL asks for the tables returns an address, and would return an undefined one if it were
+    interrupted at its entry. It is asked for everything here, and for nothing later.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="openssl-provider") as thread:
+        return thread.submit(lambda: OpenSslKeyProvider(OpenSsl.find())).result()
+
+
 class SharedProvider:
     """The one provider of this process, made when the first key is attached.
 
@@ -155,7 +182,7 @@ class SharedProvider:
         """The provider. Errors: :class:`~demail_hw.errors.TlsKeyUnsupported`, and the next call tries again."""
         with self._lock:
             if self._provider is None:
-                self._provider = OpenSslKeyProvider(OpenSsl.find())
+                self._provider = _load_undisturbed()
             return self._provider
 
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from demail_hw.errors import AlgorithmNotSupported, Layer
 from demail_hw.identity import PrivateKey
-from demail_hw.tls.openssl.dispatch import DispatchTable
+from demail_hw.tls.openssl.dispatch import CCallback, DispatchTable
 from demail_hw.tls.openssl.failures import Failures
 from demail_hw.tls.openssl.key_registry import KeyId, KeyRegistry
 from demail_hw.tls.openssl.library import OpenSsl
@@ -102,25 +102,23 @@ class Signatures:
         prototype = ctypes.CFUNCTYPE
         self._registry = registry
         self._settable = describe(_SETTABLE)
-        self.table = DispatchTable(
-            failures,
-            {
-                SignatureFunction.DIGEST_SIGN_INIT: (
-                    prototype(integer, pointer, ctypes.c_char_p, pointer, pointer),
-                    self._digest_sign_init,
-                ),
-                SignatureFunction.DIGEST_SIGN: (
-                    prototype(integer, pointer, pointer, pointer, size, pointer, size),
-                    self._digest_sign,
-                ),
-                SignatureFunction.SET_CTX_PARAMS: (prototype(integer, pointer, pointer), self._set_ctx_params),
-                SignatureFunction.SETTABLE_CTX_PARAMS: (prototype(pointer, pointer, pointer), self._settable_params),
-            },
-            native={
-                SignatureFunction.NEWCTX: library.address("CRYPTO_zalloc"),
-                SignatureFunction.FREECTX: library.address("CRYPTO_free"),
-            },
-        )
+        functions: dict[int, CCallback] = {
+            SignatureFunction.DIGEST_SIGN_INIT: (
+                prototype(integer, pointer, ctypes.c_char_p, pointer, pointer),
+                self._digest_sign_init,
+            ),
+            SignatureFunction.DIGEST_SIGN: (
+                prototype(integer, pointer, pointer, pointer, size, pointer, size),
+                self._digest_sign,
+            ),
+            SignatureFunction.SET_CTX_PARAMS: (prototype(integer, pointer, pointer), self._set_ctx_params),
+        }
+        constants: dict[int, int] = {SignatureFunction.SETTABLE_CTX_PARAMS: ctypes.addressof(self._settable)}
+        native: dict[int, int] = {
+            SignatureFunction.NEWCTX: library.address("CRYPTO_zalloc"),
+            SignatureFunction.FREECTX: library.address("CRYPTO_free"),
+        }
+        self.table = DispatchTable(failures, functions, constants=constants, native=native)
 
     def _digest_sign_init(
         self, operation: int, hash_name: bytes | None, handle: int | None, params: int | None
@@ -137,9 +135,6 @@ class Signatures:
     def _set_ctx_params(self, operation: int, params: int | None) -> int:
         _configure(OperationState.from_address(operation), read(params))
         return True
-
-    def _settable_params(self, _operation: int | None, _provider: int | None) -> int:
-        return ctypes.addressof(self._settable)
 
     def _digest_sign(
         self, operation: int, signature: int | None, length: int, room: int, message: int, message_length: int

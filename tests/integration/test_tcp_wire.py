@@ -1,0 +1,111 @@
+"""A socket whose waits end at deadlines."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from demail_hw_drivers.tcp import Wire, rest_of
+
+SECONDS = 20.0
+SHORT = 0.05
+MUCH = bytes(range(256)) * 16384
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Wire, socket.socket]]:
+    near, far = socket.socketpair()
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+    far.settimeout(SECONDS)
+    wire = Wire(near)
+    with far:
+        yield wire, far
+    wire.close()
+
+
+def soon(seconds: float = SECONDS) -> float:
+    return time.monotonic() + seconds
+
+
+def test_send_and_receive(ends: tuple[Wire, socket.socket]) -> None:
+    wire, far = ends
+    assert wire.send([b"head", memoryview(b"body")], deadline=soon())
+    assert far.recv(64) == b"headbody"
+    far.sendall(b"answer")
+
+    assert wire.receive(deadline=soon()) == b"answer"
+    assert (wire.sends, wire.bytes_out, wire.bytes_in) == (1, 8, 6)
+
+
+def test_waiting_ends_at_the_deadline(ends: tuple[Wire, socket.socket]) -> None:
+    wire, far = ends
+    assert wire.receive(deadline=soon(SHORT)) is None
+    assert wire.receive(deadline=soon(-1)) is None
+    assert wire.receive_now() is None
+    far.sendall(b"x")
+    assert wire.receive(deadline=soon()) == b"x"
+    far.sendall(b"y")
+    assert wire.receive_now() == b"y"
+
+
+def test_a_peer_that_takes_nothing(ends: tuple[Wire, socket.socket]) -> None:
+    wire, _ = ends
+    assert not wire.send([MUCH], deadline=soon(SHORT))
+    assert 0 < wire.bytes_out < len(MUCH)
+
+
+def test_a_peer_that_takes_it_slowly(ends: tuple[Wire, socket.socket]) -> None:
+    wire, far = ends
+    taken = bytearray()
+
+    def take() -> None:
+        while len(taken) < len(MUCH) + 1:
+            taken.extend(far.recv(10_000))
+
+    taker = threading.Thread(target=take)
+    taker.start()
+    assert wire.send([b"\xff", MUCH], deadline=soon())
+    taker.join(SECONDS)
+
+    assert taken == b"\xff" + MUCH
+    assert wire.bytes_out == len(MUCH) + 1
+
+
+def test_closed_by_the_peer(ends: tuple[Wire, socket.socket]) -> None:
+    wire, far = ends
+    far.close()
+    assert wire.receive(deadline=soon()) == b""
+    with pytest.raises(OSError):
+        wire.send([b"x"], deadline=soon())
+    assert wire.bytes_out == 0
+
+
+def test_hanging_up_wakes_whoever_receives(ends: tuple[Wire, socket.socket]) -> None:
+    wire, _ = ends
+    received: list[bytes | None] = []
+    receiver = threading.Thread(target=lambda: received.append(wire.receive(deadline=soon())))
+    receiver.start()
+    wire.hang_up()
+    receiver.join(SECONDS)
+
+    assert received == [b""]
+
+
+def test_watching(ends: tuple[Wire, socket.socket]) -> None:
+    wire, far = ends
+    wire.watch(deadline=soon(SHORT))
+    far.sendall(b"x")
+    wire.watch(deadline=soon())
+    assert wire.receive_now() == b"x"
+    wire.wake()
+    wire.watch(deadline=soon())
+    wire.forget_wake()
+    wire.forget_wake()
+    wire.watch(deadline=soon(SHORT))
+
+
+@pytest.mark.parametrize("sent", range(7))
+def test_the_rest_of_a_gather_list(sent: int) -> None:
+    assert b"".join(rest_of([b"ab", b"", bytearray(b"cd"), memoryview(b"ef")], sent)) == b"abcdef"[sent:]

@@ -1,0 +1,447 @@
+"""The USB/IP server over TCP, spoken to by a client that does nothing by itself."""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
+import pytest
+
+from demail_hw.errors import TransportError
+from demail_hw.interfaces import Transfer, TransferResult
+from demail_hw.usb.setup import get_descriptor
+from demail_hw.usbip.client import ClientEvent, UsbIpClient
+from demail_hw.usbip.events import NEED_DATA, Closed, UrbCompleted, UrbUnlinked
+from demail_hw.usbip.messages import (
+    CmdSubmit,
+    CmdUnlink,
+    OpRepDevlist,
+    OpRepImport,
+    OpReqDevlist,
+    OpReqImport,
+    TransferFlag,
+    UrbStatus,
+    UsbInterface,
+    UsbipStatus,
+)
+from demail_hw_drivers import usbip_server
+from demail_hw_drivers.tcp import tune
+from demail_hw_drivers.usbip_server import UsbIpServer
+from demail_hw_simulators.ccid_device import SimulatedUsbReader
+
+Complete: TypeAlias = Callable[[TransferResult], None]
+
+SECONDS = 20.0
+BULK_OUT, BULK_IN, INTERRUPT = 1, 2, 3
+OUT, IN = 0, 1
+
+
+class Patient(SimulatedUsbReader):
+    """A reader without card whose bulk endpoints do what the test says."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.transfers: list[tuple[Transfer, Complete]] = []
+        self.seen: list[Transfer] = []
+        self.takes_back = True
+        self.resets = 0
+        self.changed = threading.Condition()
+
+    def submit(self, transfer: Transfer, complete: Complete) -> None:
+        with self.changed:
+            self.seen.append(transfer)
+            self.changed.notify_all()
+        if transfer.endpoint == 0x82:
+            self.transfers.append((transfer, complete))
+        elif transfer.endpoint == 0x01:
+            complete(TransferResult(UrbStatus.OK))
+            for _, waiting in self.transfers:
+                waiting(TransferResult(UrbStatus.OK, transfer.data))
+            self.transfers.clear()
+        else:
+            super().submit(transfer, complete)
+
+    def cancel(self, transfer: Transfer) -> bool:
+        if not self.takes_back:
+            return False
+        known = any(item is transfer for item, _ in self.transfers)
+        return known or super().cancel(transfer)
+
+    def reset(self) -> None:
+        super().reset()
+        with self.changed:
+            self.resets += 1
+            self.changed.notify_all()
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        with self.changed:
+            assert self.changed.wait_for(condition, SECONDS)
+
+
+class Client:
+    """One connection; a test sends and receives event by event."""
+
+    def __init__(self, port: int) -> None:
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=SECONDS)
+        self.machine = UsbIpClient()
+        self.devid = 0
+
+    def send(self, *requests: OpReqDevlist | OpReqImport | CmdSubmit | CmdUnlink, data: bytes = b"") -> None:
+        """All of them in one segment; ``data`` belongs to the OUT transfer among them."""
+        parts: list[bytes] = []
+        for request in requests:
+            own = (data,) if isinstance(request, CmdSubmit) and request.direction == OUT and data else ()
+            parts += map(bytes, self.machine.send(request, own))
+        self.sock.sendall(b"".join(parts))
+
+    def receive(self) -> ClientEvent:
+        while (event := self.machine.next_event()) is NEED_DATA:
+            self.machine.receive_data(self.sock.recv(65536))
+        return event
+
+    def bring(self, bus_id: str = "1-1") -> OpRepImport:
+        self.send(OpReqImport(bus_id))
+        reply = self.receive()
+        assert isinstance(reply, OpRepImport)
+        if reply.device is not None:
+            self.devid = reply.device.devid
+        return reply
+
+    def submit(
+        self, seqnum: int, direction: int, endpoint: int, length: int, *, flags: int = 0, setup: bytes = bytes(8)
+    ) -> CmdSubmit:
+        return CmdSubmit(seqnum, self.devid, direction, endpoint, flags, length, setup=setup)
+
+    def unlink(self, seqnum: int, target: int) -> CmdUnlink:
+        return CmdUnlink(seqnum, self.devid, target)
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+@pytest.fixture
+def device() -> Patient:
+    return Patient()
+
+
+@pytest.fixture
+def server(device: Patient) -> Iterator[UsbIpServer]:
+    with UsbIpServer([device, SimulatedUsbReader(None, serial="2")], port=0) as running:
+        yield running
+
+
+@pytest.fixture
+def dial(server: UsbIpServer) -> Iterator[Callable[[], Client]]:
+    with contextlib.ExitStack() as stack:
+        yield lambda: stack.enter_context(contextlib.closing(Client(server.port)))
+
+
+Dial: TypeAlias = Callable[[], Client]
+
+
+def listed(client: Client) -> Sequence[str]:
+    client.send(OpReqDevlist())
+    reply = client.receive()
+    assert isinstance(reply, OpRepDevlist)
+    assert client.receive() == Closed()
+    return [entry.device.bus_id for entry in reply.devices]
+
+
+def test_device_list(dial: Dial) -> None:
+    client = dial()
+    client.send(OpReqDevlist())
+    reply = client.receive()
+
+    assert isinstance(reply, OpRepDevlist)
+    first, second = reply.devices
+    assert (first.device.vendor_id, first.device.product_id, first.device.speed) == (0x04E6, 0x5710, 2)
+    assert first.interfaces == (UsbInterface(0x0B, 0, 0),)
+    assert (first.device.bus_id, second.device.bus_id) == ("1-1", "1-2")
+    assert first.device.devid != second.device.devid
+    assert first.device.bus_number
+    assert first.device.device_number
+    assert client.receive() == Closed()
+
+
+def test_what_somebody_has_is_hidden_and_busy(dial: Dial, server: UsbIpServer, device: Patient) -> None:
+    holder = dial()
+    assert holder.bring().status == UsbipStatus.OK
+
+    assert listed(dial()) == ["1-2"]
+    assert dial().bring().status == UsbipStatus.DEV_BUSY
+    assert dial().bring("1-2").status == UsbipStatus.OK
+    holder.close()
+    device.wait_for(lambda: device.resets == 1)
+    assert server.counters.refused == 1
+
+
+def test_an_unknown_device(dial: Dial) -> None:
+    assert dial().bring("9-9").status == UsbipStatus.NODEV
+
+
+def test_import_and_vanish(dial: Dial, device: Patient, server: UsbIpServer) -> None:
+    for turn in range(1, 4):
+        client = dial()
+        # The release follows the reset at once, but not in our sight.
+        while client.bring().status == UsbipStatus.DEV_BUSY:
+            client = dial()
+        client.close()
+        device.wait_for(lambda turn=turn: device.resets == turn)  # type: ignore[misc]
+
+    assert server.counters.imports == 3
+
+
+def test_a_control_transfer(dial: Dial) -> None:
+    client = dial()
+    client.bring()
+    client.send(client.submit(1, IN, 0, 18, setup=get_descriptor(1, 0, 18).encode()))
+    answer = client.receive()
+
+    assert isinstance(answer, UrbCompleted)
+    assert answer.data[8:12] == bytes.fromhex("e6041057")
+
+
+def test_answers_that_are_ready_together_leave_together(dial: Dial, server: UsbIpServer) -> None:
+    client = dial()
+    client.bring()
+    client.send(client.submit(1, IN, BULK_IN, 64), client.submit(2, OUT, BULK_OUT, 4), data=b"data")
+
+    assert client.receive() == UrbCompleted(2, 0, b"")
+    assert client.receive() == UrbCompleted(1, 0, b"data")
+    counters = server.counters
+    assert (counters.urbs, counters.sends) == (2, 1)
+    assert (counters.bytes_in, counters.bytes_out) == (48 + 48 + 4, 48 + 48 + 4)
+
+
+def test_an_answer_from_another_thread(dial: Dial, device: Patient) -> None:
+    client = dial()
+    client.bring()
+    client.send(client.submit(1, IN, BULK_IN, 64))
+    device.wait_for(lambda: len(device.seen) == 1)
+    ((_, complete),) = device.transfers
+    complete(TransferResult(UrbStatus.OK, b"later"))
+
+    assert client.receive() == UrbCompleted(1, 0, b"later")
+    complete(TransferResult(UrbStatus.OK, b"twice"))
+    client.send(client.submit(2, OUT, BULK_OUT, 0))
+    assert client.receive() == UrbCompleted(2, 0, b"")
+
+
+def test_unlink_of_a_pending_transfer(dial: Dial, device: Patient) -> None:
+    client = dial()
+    client.bring()
+    client.send(client.submit(1, IN, BULK_IN, 64), client.unlink(2, 1))
+    assert client.receive() == UrbUnlinked(1, UrbStatus.ECONNRESET, pending=True)
+
+    ((_, complete),) = device.transfers
+    complete(TransferResult(UrbStatus.OK, b"too late"))
+    client.send(client.submit(3, OUT, BULK_OUT, 0))
+    assert client.receive() == UrbCompleted(3, 0, b"")
+
+
+def test_unlink_of_a_finished_or_unknown_transfer(dial: Dial) -> None:
+    client = dial()
+    client.bring()
+    client.send(client.submit(1, OUT, BULK_OUT, 0), client.unlink(2, 1), client.unlink(3, 77))
+
+    assert client.receive() == UrbCompleted(1, 0, b"")
+    assert client.receive() == UrbUnlinked(1, UrbStatus.OK, pending=False)
+    assert client.receive() == UrbUnlinked(77, UrbStatus.OK, pending=False)
+
+
+def test_unlink_of_a_transfer_that_is_just_finishing(dial: Dial, device: Patient) -> None:
+    device.takes_back = False
+    client = dial()
+    client.bring()
+    client.send(client.submit(1, IN, BULK_IN, 64), client.unlink(2, 1), client.unlink(3, 1))
+    client.send(client.submit(4, IN, 0, 18, setup=get_descriptor(1, 0, 18).encode()))
+    answer = client.receive()
+    assert isinstance(answer, UrbCompleted)
+    assert answer.seqnum == 4
+    ((_, complete),) = device.transfers
+    complete(TransferResult(UrbStatus.OK, b"x"))
+
+    assert client.receive() == UrbCompleted(1, 0, b"x")
+    assert client.receive() == UrbUnlinked(1, UrbStatus.OK, pending=False)
+    assert client.receive() == UrbUnlinked(1, UrbStatus.OK, pending=False)
+
+
+def test_interrupt_polling_as_libccid_does_it(dial: Dial, device: Patient) -> None:
+    client = dial()
+    client.bring()
+    client.send(client.submit(1, IN, INTERRUPT, 16))
+    assert client.receive() == UrbCompleted(1, 0, b"\x50\x02")
+    for seqnum in range(2, 200, 2):
+        client.send(client.submit(seqnum, IN, INTERRUPT, 16), client.unlink(seqnum + 1, seqnum))
+        assert client.receive() == UrbUnlinked(seqnum, UrbStatus.ECONNRESET, pending=True)
+
+
+@pytest.mark.parametrize(
+    ("length", "flags", "expected"),
+    [
+        (8, 0, UrbCompleted(1, UrbStatus.OK, b"12345678")),
+        (7, 0, UrbCompleted(1, UrbStatus.EOVERFLOW, b"")),
+        (9, 0, UrbCompleted(1, UrbStatus.OK, b"12345678")),
+        (9, TransferFlag.SHORT_NOT_OK, UrbCompleted(1, UrbStatus.EREMOTEIO, b"12345678")),
+        (9, 0x00040200, UrbCompleted(1, UrbStatus.OK, b"12345678")),
+    ],
+)
+def test_never_more_than_was_asked_for(dial: Dial, length: int, flags: int, expected: UrbCompleted) -> None:
+    client = dial()
+    client.bring()
+    client.send(
+        client.submit(1, IN, BULK_IN, length, flags=flags), client.submit(2, OUT, BULK_OUT, 8), data=b"12345678"
+    )
+
+    assert client.receive() == UrbCompleted(2, 0, b"")
+    assert client.receive() == expected
+
+
+def test_an_endpoint_that_is_not_there_stalls_and_the_device_is_not_asked(dial: Dial, device: Patient) -> None:
+    client = dial()
+    client.bring()
+    client.send(client.submit(1, IN, 9, 64))
+
+    assert client.receive() == UrbCompleted(1, UrbStatus.EPIPE, b"")
+    assert device.seen == []
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\xff" * 48,
+        bytes.fromhex("0111 8002 00000000"),
+        bytes.fromhex("0111 8003 00000000"),
+    ],
+)
+def test_garbage_costs_its_sender_the_connection_and_nobody_else(dial: Dial, garbage: bytes) -> None:
+    bad = dial()
+    bad.sock.sendall(garbage)
+    bad.sock.shutdown(socket.SHUT_WR)
+
+    with contextlib.suppress(ConnectionResetError):
+        assert bad.sock.recv(1) == b""
+    assert listed(dial()) == ["1-1", "1-2"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        CmdSubmit(1, 0xDEAD0001, IN, BULK_IN, 0, 64),
+        CmdSubmit(1, 0x00010002, OUT, BULK_OUT, 0, 0x7FFFFFFF),
+        CmdSubmit(1, 0x00010002, IN, 16, 0, 64),
+        CmdUnlink(1, 0, 1),
+    ],
+)
+def test_a_broken_transfer_ends_the_session(
+    dial: Dial, device: Patient, command: CmdSubmit | CmdUnlink, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = dial()
+    client.bring()
+    client.sock.sendall(command.encode())
+
+    with contextlib.suppress(ConnectionResetError):
+        assert client.sock.recv(1) == b""
+    device.wait_for(lambda: device.resets == 1)
+    assert any(record.levelno == logging.WARNING for record in caplog.records)
+
+
+def test_a_half_written_request_blocks_nobody_and_not_for_ever(dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usbip_server, "_OPERATION_SECONDS", 0.1)
+    slow = dial()
+    slow.sock.sendall(OpReqImport("1-1").encode()[:20])
+
+    assert dial().bring().status == UsbipStatus.OK
+    with contextlib.suppress(ConnectionResetError):
+        assert slow.sock.recv(1) == b""
+
+
+def test_the_number_of_connections_is_limited(
+    dial: Dial, server: UsbIpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usbip_server, "_MAX_CONNECTIONS", 1)
+    assert dial().bring().status == UsbipStatus.OK
+    refused = dial()
+
+    with contextlib.suppress(ConnectionResetError):
+        assert refused.sock.recv(1) == b""
+    assert server.counters.refused == 1
+
+
+def test_import_and_release_are_logged(
+    dial: Dial, device: Patient, server: UsbIpServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, usbip_server.__name__)
+    client = dial()
+    client.bring()
+    peer = "{}:{}".format(*client.sock.getsockname())
+    client.close()
+    server.close()
+
+    assert [record.getMessage() for record in caplog.records] == [
+        f"import bus_id=1-1 serial=53692013000000 peer={peer}",
+        f"release bus_id=1-1 serial=53692013000000 peer={peer} urbs=0",
+    ]
+
+
+def test_closing_hangs_up_and_leaves_no_thread(dial: Dial, device: Patient, server: UsbIpServer) -> None:
+    client = dial()
+    client.bring()
+    client.send(client.submit(1, IN, BULK_IN, 64))
+    device.wait_for(lambda: len(device.seen) == 1)
+    server.close()
+    server.close()
+
+    assert client.receive() == Closed()
+    assert device.resets == 1
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("usbip-")]
+    with pytest.raises(OSError):
+        Client(server.port)
+    with pytest.raises(RuntimeError):
+        server.start()
+
+
+def test_a_signal_ends_serve_forever(device: Patient) -> None:
+    server = UsbIpServer([device], port=0).start()
+    before = signal.signal(signal.SIGTERM, lambda *_: server.stop())
+    try:
+        with contextlib.closing(Client(server.port)) as client:
+            client.bring()
+            client.send(client.submit(1, IN, BULK_IN, 64))
+            killer = threading.Thread(target=lambda: os.kill(os.getpid(), signal.SIGTERM))
+            killer.start()
+            server.serve_forever()
+            killer.join(SECONDS)
+            assert client.receive() == Closed()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert device.resets == 1
+
+
+def test_an_address_that_cannot_be_had(server: UsbIpServer, device: Patient) -> None:
+    with pytest.raises(TransportError, match="cannot listen"):
+        UsbIpServer([device], port=server.port).start()
+
+
+def test_bus_ids(device: Patient) -> None:
+    assert UsbIpServer({"3-1.2": device}).bus_ids == ("3-1.2",)
+    for unfit in ("", "x" * 32, "ä"):
+        with pytest.raises(ValueError):
+            UsbIpServer({unfit: device})
+
+
+def test_a_dead_peer_is_noticed() -> None:
+    with socket.socket() as sock:
+        tune(sock)
+        options = [
+            sock.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+        ]
+        assert options == [10, 1, 5, 10_000]
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
