@@ -1,33 +1,26 @@
-"""How much of a signature is our doing? The floor: the same bytes, both ways, and the verification, with nothing else.
+"""How much of a signature is our doing? Its floor has nothing else: the same bytes both ways, and the verification.
 
-The echo runs between the same two processes, over a connection of its own.
+The echo runs between the same two processes, over a connection of its own, in turn with the signatures.
 """
 
 import contextlib
 import socket
 from collections.abc import Iterator, Mapping
 
-from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
-from cryptography.hazmat.primitives.hashes import SHA256
-
 from benchmarks.counts import KEYS, Counts
-from benchmarks.depth import Depth
+from benchmarks.depth import Depth, Part
 from benchmarks.peer import ECHO_SIZES, RECEIVE_SIZE, Peer
 from benchmarks.report import Target, table
 from benchmarks.samples import Call, Samples
 from demail_hw.identity import KeyRole
 
-__all__ = ["open_floor", "report", "targets", "verification"]
+__all__ = ["Times", "open_floor", "report", "targets"]
+
+Times = Mapping[tuple[KeyRole, Depth | Part], Samples]
 
 _IN_PROCESS_US = 40.0
 _USB_IP_US = 100.0
 _RATIO = 3.0
-
-
-def verification(public_key: rsa.RSAPublicKey, signature: bytes, digest: bytes) -> Call:
-    """One verification, as the key does it."""
-    scheme, algorithm = padding.PKCS1v15(), utils.Prehashed(SHA256())
-    return lambda: public_key.verify(signature, digest, scheme, algorithm)
 
 
 @contextlib.contextmanager
@@ -48,35 +41,32 @@ def open_floor(peer: Peer, counts: Counts, verify: Call) -> Iterator[Call]:
         yield floor
 
 
-def report(samples: Mapping[str, Samples]) -> str:
-    """Total, verification, rest, floor, and the ratio: times are p50 in microseconds."""
-    rows = []
-    for role, key in KEYS.items():
-        total, verify, floor = (samples[name].wall_p50 for name in _names(role))
-        ratio = _ratio(samples, role)
-        rows.append((key, f"{total:.1f}", f"{verify:.1f}", f"{total - verify:.1f}", f"{floor:.1f}", f"{ratio:.2f}"))
-    heads = ("key", "total", "verification", "rest", "floor: echo + verification", "total / floor")
-    return table("A signature over USB/IP against its floor (p50, us)", heads, rows)
+def report(times: Times) -> str:
+    """Total, verification, rest, floor, and the ratio."""
+    heads = ("key", "total", "verification", "rest", "floor", "total / floor")
+    rows = [(key, *_figures(times, role)) for role, key in KEYS.items()]
+    return table("A signature over USB/IP and its floor: an echo and one verification (p50, us)", heads, rows)
 
 
-def _names(role: KeyRole) -> tuple[str, str, str]:
-    return f"{role.value} {Depth.USB_IP.value}", f"{role.value} verification", f"{role.value} floor"
+def _figures(times: Times, role: KeyRole) -> tuple[str, ...]:
+    total, verification = times[role, Depth.USB_IP].wall_p50, times[role, Part.VERIFICATION].wall_p50
+    figures = (total, verification, total - verification, times[role, Part.FLOOR].wall_p50)
+    return (*(f"{figure:.1f}" for figure in figures), f"{_ratio(times, role):.2f}")
 
 
-def _ratio(samples: Mapping[str, Samples], role: KeyRole) -> float:
-    total, _, floor = _names(role)
-    return samples[total].wall_p50 / samples[floor].wall_p50
+def _ratio(times: Times, role: KeyRole) -> float:
+    return times[role, Depth.USB_IP].wall_p50 / times[role, Part.FLOOR].wall_p50
 
 
-def targets(samples: Mapping[str, Samples]) -> list[Target]:
+def targets(times: Times) -> list[Target]:
     """What the times were to be."""
-    found = []
-    for role, key in KEYS.items():
-        in_process = samples[f"{role.value} {Depth.IN_PROCESS.value}"].wall_p50
-        total = samples[_names(role)[0]].wall_p50
-        found += [
-            Target(f"{key}: in process, p50", in_process, _IN_PROCESS_US, "us"),
-            Target(f"{key}: USB/IP and CCID, p50", total, _USB_IP_US, "us"),
-            Target(f"{key}: USB/IP and CCID against the floor", _ratio(samples, role), _RATIO, "x"),
-        ]
-    return found
+    return [target for role in KEYS for target in _targets(times, role)]
+
+
+def _targets(times: Times, role: KeyRole) -> list[Target]:
+    key = KEYS[role]
+    return [
+        Target(f"{key}: in process, p50", times[role, Depth.IN_PROCESS].wall_p50, _IN_PROCESS_US, "us"),
+        Target(f"{key}: USB/IP and CCID, p50", times[role, Depth.USB_IP].wall_p50, _USB_IP_US, "us"),
+        Target(f"{key}: USB/IP and CCID against the floor", _ratio(times, role), _RATIO, "times"),
+    ]

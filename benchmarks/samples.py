@@ -1,13 +1,15 @@
 """Times: batches of calls, each call measured by itself."""
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 __all__ = ["Call", "Samples", "interleaved"]
 
 Call: TypeAlias = Callable[[], object]
+_Name = TypeVar("_Name")
 
 _WARM_UP = 10
 _NANOSECONDS = 1e9
@@ -15,20 +17,17 @@ _MICROSECOND = 1e3
 
 
 class Samples:
-    """Wall time of each call, and CPU time of this process, in nanoseconds; and the median of every batch."""
+    """Wall time of each call, and CPU time of this process, in nanoseconds."""
 
     def __init__(self) -> None:
         self.wall: list[int] = []
         self.cpu: list[int] = []
-        self.batches: list[float] = []
 
     def add(self, call: Call, calls: int) -> None:
         """One batch: first wall time, then CPU time, because a look at the one costs some of the other."""
         for _ in range(_WARM_UP):
             call()
-        batch = _measure(call, calls, time.perf_counter_ns)
-        self.wall += batch
-        self.batches.append(statistics.median(batch))
+        self.wall += _measure(call, calls, time.perf_counter_ns)
         self.cpu += _measure(call, calls, time.process_time_ns)
 
     @property
@@ -58,10 +57,10 @@ def _measure(call: Call, calls: int, clock: Callable[[], int]) -> list[int]:
         moments.append(clock())
         call()
     moments.append(clock())
-    return [after - before for before, after in zip(moments, moments[1:], strict=False)]
+    return [after - before for before, after in itertools.pairwise(moments)]
 
 
-def interleaved(calls: Mapping[str, Call], *, rounds: int, batch: int) -> dict[str, Samples]:
+def interleaved(calls: Mapping[_Name, Call], *, rounds: int, batch: int) -> dict[_Name, Samples]:
     """Every call in turn, a batch at a time: what disturbs the machine disturbs them all."""
     samples = {name: Samples() for name in calls}
     for _ in range(rounds):

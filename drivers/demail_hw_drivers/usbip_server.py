@@ -185,7 +185,8 @@ class UsbIpServer:
     def counters(self) -> ServerCounters:
         """What it did so far."""
         with self._lock:
-            return functools.reduce(ServerCounters.plus, (c.counters for c in self._connections), self._finished)
+            connections, finished = tuple(self._connections), self._finished
+        return functools.reduce(ServerCounters.plus, (c.counters for c in connections), finished)
 
     def start(self) -> Self:
         """Listen, and serve in threads of its own. ``RuntimeError`` if it was started before.

@@ -33,7 +33,7 @@ from demail_hw.usb.descriptors import (
     configuration_total_length,
     decode_string,
 )
-from demail_hw.usb.setup import SetupPacket, clear_endpoint_halt, get_descriptor, set_configuration
+from demail_hw.usb.setup import SETUP_SIZE, SetupPacket, clear_endpoint_halt, get_descriptor, set_configuration
 from demail_hw.usbip.client import ClientEvent, UsbIpClient
 from demail_hw.usbip.events import NEED_DATA, Closed, UrbCompleted, UrbUnlinked
 from demail_hw.usbip.messages import (
@@ -103,6 +103,8 @@ class UsbIpTransport:
         self._sent_before = 0
         self._urbs = 0
         self._round_trips = 0
+        # Apart from the lock of a turn, so that whoever stops watching need not wait for the end of an exchange.
+        self._watch_lock = threading.Lock()
         self._watchers = 0
         self._interrupt_seqnum = _NONE
         self._interrupts: collections.deque[UrbCompleted] = collections.deque()
@@ -166,6 +168,8 @@ class UsbIpTransport:
 
     def control(self, setup: bytes, data: Buffers = (), *, deadline: Deadline) -> bytes:
         """One control transfer; ``ValueError`` if ``data`` does not match the setup packet."""
+        if len(setup) != SETUP_SIZE:
+            raise ValueError(f"a setup packet has {SETUP_SIZE} bytes, not {len(setup)}")
         packet = SetupPacket.decode(setup)
         if sum(map(len, data)) != (0 if packet.direction_in else packet.length):
             raise ValueError(f"a control transfer of {packet.length} bytes with other data")
@@ -211,11 +215,11 @@ class UsbIpTransport:
                 if self._interrupts:
                     return _interrupt_data(self._interrupts.popleft())
                 self._send(self._post_interrupt(), deadline)
-                self._watchers += 1
+                self._watch(1)
             try:
                 self._wire.watch(deadline=deadline)
             finally:
-                self._stop_watching()
+                self._watch(-1)
 
     def clear_halt(self, endpoint: int, *, deadline: Deadline) -> None:
         """Clear a stalled endpoint (USB 2.0, 9.4.1)."""
@@ -307,8 +311,8 @@ class UsbIpTransport:
         deadline = time.monotonic() + _UNLINK_SECONDS
         machine = self._machine
         pending = set(seqnums)
-        for seqnum in seqnums:
-            self._send(machine.send(CmdUnlink(machine.next_seqnum(), self._devid, seqnum)), deadline)
+        unlinks = [CmdUnlink(machine.next_seqnum(), self._devid, seqnum) for seqnum in seqnums]
+        self._send([buffer for unlink in unlinks for buffer in machine.send(unlink)], deadline)
         while pending:
             event = machine.next_event()
             if event is NEED_DATA:
@@ -404,12 +408,12 @@ class UsbIpTransport:
         if not self._dead:
             self._dead = reason.rstrip(".")
             self._wire.hang_up()
-        if not self._watchers:
-            self._wire.close()
+        self._watch(0)
 
-    def _stop_watching(self) -> None:
-        with self._lock:
-            self._watchers -= 1
+    def _watch(self, change: int) -> None:
+        """So many more watch the socket; once it is dead, the last one closes it."""
+        with self._watch_lock:
+            self._watchers += change
             if self._dead and not self._watchers:
                 self._wire.close()
 

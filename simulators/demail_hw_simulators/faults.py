@@ -176,10 +176,11 @@ class _Once:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class WrongSequenceNumber(_Once):
-    """bSeq is that of another command, ``offset`` further on."""
+class WrongSequenceNumber:
+    """bSeq is that of another command, ``offset`` further on; ``endless``: again and again, instead of once."""
 
     offset: int = 1
+    endless: bool = False
 
     def __call__(self, message: bytes) -> bytes:
         """Change bSeq."""

@@ -293,6 +293,34 @@ def test_one_waits_for_news_while_another_exchanges(transport: UsbTransport, dev
     assert heard == [b"\x50\x03"]
 
 
+def test_who_waits_for_news_waits_no_longer_than_his_deadline(transport: UsbTransport, device: EchoDevice) -> None:
+    errors: list[DeadlineExceeded] = []
+    answers: list[bytes] = []
+
+    def listen() -> None:
+        try:
+            transport.interrupt_in(deadline=soon(10 * SHORT))
+        except DeadlineExceeded as error:
+            errors.append(error)
+
+    listener = threading.Thread(target=listen)
+    sender = threading.Thread(target=lambda: answers.append(transport.exchange([b"x"], 64, deadline=soon())))
+    device.mute = True
+    listener.start()
+    device.wait_for_pending(INTERRUPT, 1)
+    sender.start()
+    device.wait_for_pending(IN, 1)
+    listener.join(LONG)
+    assert len(errors) == 1
+    assert answers == []
+    with device.lock:
+        device.answers.append(b"at last")
+        device.meet()
+    sender.join(LONG)
+
+    assert answers == [b"at last"]
+
+
 def test_many_threads_get_their_own_answers(transport: UsbTransport) -> None:
     wrong: list[bytes] = []
 

@@ -57,7 +57,7 @@ directions = st.integers(0, 1)
 
 
 def texts(size: int) -> st.SearchStrategy[str]:
-    return st.text(st.characters(min_codepoint=1, max_codepoint=126), max_size=size - 1)
+    return st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=size - 1)
 
 
 interfaces = st.builds(UsbInterface, bytes_8, bytes_8, bytes_8)

@@ -73,7 +73,7 @@ MAX_TRANSFER_LENGTH: Final = 1 << 20
 MAX_DEVICES: Final = 256
 MAX_INTERFACES: Final = 32
 MAX_ENDPOINT: Final = 15
-MAX_PENDING: Final = 256
+MAX_PENDING: Final = 64
 MAX_BUS_ID: Final = BUS_ID_SIZE - 1
 MAX_SEQNUM: Final = 0xFFFFFFFF
 
@@ -387,9 +387,11 @@ def _encode_text(text: str, size: int) -> bytes:
 
 def _decode_text(raw: bytes) -> str:
     text, nul, _ = raw.partition(b"\0")
-    if not nul or not text.isascii():
-        _malformed_operation("a text is not ASCII or has no end")
-    return text.decode("ascii")
+    decoded = text.decode("latin-1")
+    # What a server says is shown to people: no control characters.
+    if not nul or not decoded.isascii() or not decoded.isprintable():
+        _malformed_operation("a text is not printable ASCII or has no end")
+    return decoded
 
 
 # --- URB phase -------------------------------------------------------------------------------------------------

@@ -76,6 +76,7 @@ def test_device_block() -> None:
         (0, b"x" * 256),  # a path without end
         (256, b"x" * 32),  # a bus id without end
         (256, b"\xff"),
+        (256, b"\x1b"),
         (288, b"\x00\x01\x00\x00"),  # bus number 65536
         (292, b"\xff\xff\xff\xff"),
         (311, b"\xff"),  # 255 interfaces
