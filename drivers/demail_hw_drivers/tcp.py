@@ -12,7 +12,7 @@ from typing import Final
 from demail_hw.errors import DeadlineExceeded, Outcome
 from demail_hw.interfaces import Buffer, Buffers, Deadline
 
-__all__ = ["Wire", "open_connection", "rest_of", "tune"]
+__all__ = ["Wire", "open_connection", "rest_of", "timeval", "tune"]
 
 KEEPALIVE_IDLE: Final = 10
 KEEPALIVE_INTERVAL: Final = 1

@@ -18,6 +18,7 @@ from demail_hw.errors import (
     HardwareError,
     Outcome,
     ServerRefused,
+    TransportError,
 )
 from demail_hw.interfaces import Deadline, ReaderInfo, Timeouts
 from demail_hw.transaction_lock import TransactionLock
@@ -183,7 +184,7 @@ def _opening(address: Address) -> Iterator[None]:
     except OSError as error:
         why = error.strerror or str(error)
         if error.errno in _UNREACHABLE:
-            raise DeviceNotFound(
+            raise TransportError(
                 f"There is no USB server at {server}: {why}.", remedy="Check its address, and that it runs."
             ) from error
         raise DeviceLost(f"The connection to {server} broke: {why}.", outcome=Outcome.NOT_SENT) from error

@@ -212,7 +212,7 @@ class UsbIpServer:
 
     def serve_forever(self) -> None:
         """Serve until :meth:`stop` is called, then :meth:`close`. Signal handlers run meanwhile."""
-        if self._acceptor is None:
+        if self._acceptor is None and not self._stopping:
             self.start()
         try:
             if self._acceptor is not None:

@@ -38,7 +38,7 @@ from demail_hw.usb.standard_requests import StandardRequests
 from demail_hw.usbip.messages import UrbStatus
 from demail_hw_simulators.interfaces import SimulatedCard
 
-__all__ = ["UTRUST_2700F", "ReaderProfile", "SimulatedUsbReader"]
+__all__ = ["UTRUST_2700F", "MessageCounters", "ReaderProfile", "SimulatedUsbReader"]
 
 BULK_OUT: Final = 0x01
 BULK_IN: Final = 0x82
@@ -149,6 +149,13 @@ UTRUST_2700F: Final = ReaderProfile(
 Complete: TypeAlias = Callable[[TransferResult], None]
 
 
+class MessageCounters(NamedTuple):
+    """CCID messages on the bulk pipes: commands that were acted on, and answers."""
+
+    received: int
+    sent: int
+
+
 class _Pending(NamedTuple):
     transfer: Transfer
     complete: Complete
@@ -179,6 +186,7 @@ class SimulatedUsbReader:
         self._escapes = _Escapes(profile, serial)
         self._bulk_in = _InPipe(_BULK_PACKET, zero_length_packets=profile.zero_length_packets)
         self._interrupt_in = _InPipe(_INTERRUPT_PACKET, zero_length_packets=False)
+        self._received = 0
         self._endpoints: Mapping[int, Callable[[Transfer, Complete], None]] = {
             BULK_OUT: self._submit_bulk_out,
             BULK_IN: self._bulk_in.submit,
@@ -212,6 +220,11 @@ class SimulatedUsbReader:
     def powered(self) -> bool:
         """True while the card has power."""
         return self._ccid.icc is IccStatus.ACTIVE
+
+    @property
+    def messages(self) -> MessageCounters:
+        """What it did since it was made."""
+        return MessageCounters(self._received, self._bulk_in.written)
 
     def insert(self, card: SimulatedCard) -> None:
         """Put a card into the slot, in place of one that may be there."""
@@ -266,6 +279,7 @@ class SimulatedUsbReader:
         complete(TransferResult(UrbStatus.OK))
         self._ccid.receive_data(transfer.data)
         while (event := self._ccid.next_event()) is not NEED_DATA:
+            self._received += 1
             self._bulk_in.write(self._handle(event).message)
 
     def _handle(self, event: DeviceEvent) -> Reply:
@@ -324,6 +338,7 @@ class _InPipe:
     """An IN endpoint: packets of the device meet the transfers of the host (USB 2.0, 5.8.3).
 
     A transfer ends when it is full or when a short packet comes. What the host has not asked for yet waits.
+    ``written``: messages of the device so far.
     """
 
     def __init__(self, packet_size: int, *, zero_length_packets: bool) -> None:
@@ -332,6 +347,7 @@ class _InPipe:
         self._messages: deque[bytes] = deque()
         self._transfers: deque[_Pending] = deque()
         self._received = b""
+        self.written = 0
 
     def submit(self, transfer: Transfer, complete: Complete) -> None:
         """The host asks."""
@@ -340,6 +356,7 @@ class _InPipe:
 
     def write(self, message: bytes) -> None:
         """The device has a message."""
+        self.written += 1
         self._messages.append(message)
         self._meet()
 

@@ -150,7 +150,7 @@ def test_a_closed_reader_can_be_opened_at_once(lone: UsbIpServer) -> None:
 def test_no_server_at_all() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with pytest.raises(DeviceNotFound, match=re.escape(f"no USB server at 127.0.0.1:{port}")):
+    with pytest.raises(TransportError, match=re.escape(f"no USB server at 127.0.0.1:{port}")):
         connect(Address.parse(f"usbip://127.0.0.1:{port}/"), deadline=soon())
 
 

@@ -423,6 +423,12 @@ def test_a_signal_ends_serve_forever(device: Patient) -> None:
     assert device.resets == 1
 
 
+def test_a_signal_may_come_before_the_start(device: Patient) -> None:
+    server = UsbIpServer([device], port=0)
+    server.stop()
+    server.serve_forever()
+
+
 def test_an_address_that_cannot_be_had(server: UsbIpServer, device: Patient) -> None:
     with pytest.raises(TransportError, match="cannot listen"):
         UsbIpServer([device], port=server.port).start()

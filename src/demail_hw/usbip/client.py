@@ -192,6 +192,7 @@ class UsbIpClient:
         if inside or len(self._buffer):
             raise ProtocolViolation(
                 "The USB/IP server closed the connection in the middle of a message.",
+                transient=True,  # a server that died, more likely than one that knows no better
                 outcome=Outcome.UNKNOWN if self._imported else Outcome.NOT_SENT,
             )
         return Closed()
