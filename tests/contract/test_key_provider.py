@@ -4,8 +4,10 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 import demail_hw
 from demail_hw import Identity, KeyProvider, KeyRole
@@ -111,3 +113,20 @@ def test_keys_end_with_their_provider(provider: KeyProvider) -> None:
     provider.close()
     with pytest.raises(HardwareError):
         key.sign(b"message", padding.PKCS1v15(), hashes.SHA256())
+
+
+def test_in_cryptographys_own_builders(provider: KeyProvider) -> None:
+    identity = provider.identity(KeyRole.SIGNATURE)
+    request = x509.CertificateSigningRequestBuilder().subject_name(identity.certificate.subject)
+    assert request.sign(rsa_key(identity), hashes.SHA256()).is_signature_valid
+    signed = (
+        pkcs7.PKCS7SignatureBuilder()
+        .set_data(b"message")
+        .add_signer(identity.certificate, rsa_key(identity), hashes.SHA256())
+        .sign(Encoding.DER, [])
+    )
+    assert pkcs7.load_der_pkcs7_certificates(signed) == [identity.certificate]
+    recipient = provider.identity(KeyRole.ENCRYPTION)
+    cipher = pkcs7.PKCS7EnvelopeBuilder().set_data(b"message").add_recipient(recipient.certificate)
+    encrypted = cipher.encrypt(Encoding.DER, [pkcs7.PKCS7Options.Binary])
+    assert pkcs7.pkcs7_decrypt_der(encrypted, recipient.certificate, rsa_key(recipient), []) == b"message"
