@@ -28,6 +28,7 @@ check: $(stamp)  ## style, types, the law of the layers, unit and property tests
 	$(bin)/ruff check
 	$(bin)/ruff format --check
 	$(bin)/mypy
+	$(bin)/mypy scripts
 	$(bin)/lint-imports
 	$(bin)/pytest -q tests/unit tests/property -m '$(MARKS)'
 
@@ -47,6 +48,7 @@ demo: $(stamp)  ## the whole story over TCP, with simulated hardware
 	@$(bin)/demail-hw demo
 
 bench: $(stamp)  ## what a signature costs, at every depth
+	@$(bin)/python scripts/debian_packages.py || true
 	@$(bin)/python -m benchmarks
 
 clean:  ## remove environments, caches and build results
