@@ -4,16 +4,18 @@ import sys
 
 from benchmarks import floor, signing, tls
 from benchmarks.instructions import count_instructions
-from benchmarks.peer import running_peer
+from benchmarks.peer import one_cpu, running_peer
 from benchmarks.report import machine, verdicts
 
 
 def main() -> int:
     """Run, print, judge."""
     print(machine(), flush=True)
+    one_cpu()
     with running_peer() as peer:
         measured = signing.measure(peer)
-    print("", signing.report(measured, count_instructions()), "", floor.report(measured.times), sep="\n", flush=True)
+        instructions = count_instructions(peer)
+    print("", signing.report(measured, instructions), "", floor.report(measured.times), sep="\n", flush=True)
     handshakes = tls.measure()
     print("", tls.report(handshakes), "", sep="\n")
     targets = [*signing.count_targets(measured), *floor.targets(measured.times), *tls.targets(handshakes)]

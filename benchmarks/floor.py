@@ -26,7 +26,7 @@ _RATIO = 3.0
 @contextlib.contextmanager
 def open_floor(peer: Peer, counts: Counts, verify: Call) -> Iterator[Call]:
     """An echo of as many bytes as ``counts`` has, and one verification."""
-    with socket.create_connection(peer.echo) as connection:
+    with socket.create_connection(peer.echo_endpoint) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(ECHO_SIZES.pack(counts.bytes_out, counts.bytes_in))
         message = bytes(counts.bytes_out)

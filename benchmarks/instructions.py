@@ -9,13 +9,14 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.counts import KEYS
 from benchmarks.depth import Depth
-from benchmarks.peer import ROOT, python, running_peer
+from benchmarks.peer import Peer
 from benchmarks.provider import open_depths
 from benchmarks.samples import Call
 from benchmarks.workload import signer
@@ -28,9 +29,10 @@ _MARK = "getloadavg"
 _MARKS_PER_RUN = 3
 _SUMMARY = re.compile(r"^summary: (\d+)", re.MULTILINE)
 _SECONDS = 300.0
+_ROOT = Path(__file__).parent.parent
 
 
-def count_instructions() -> Mapping[tuple[KeyRole, Depth], int] | None:
+def count_instructions(peer: Peer) -> Mapping[tuple[KeyRole, Depth], int] | None:
     """Instructions a signature; ``None`` if valgrind is missing."""
     valgrind = shutil.which("valgrind")
     if valgrind is None:
@@ -38,9 +40,9 @@ def count_instructions() -> Mapping[tuple[KeyRole, Depth], int] | None:
     with tempfile.TemporaryDirectory(prefix="demail-hw-bench-") as folder:
         profile = Path(folder) / "callgrind"
         options = ("--tool=callgrind", f"--callgrind-out-file={profile}", f"--dump-before={_MARK}")
-        command = (valgrind, *options, *python("benchmarks.instructions"))
+        command = (valgrind, *options, sys.executable, "-m", "benchmarks.instructions", str(peer.usb_ip))
         environment = {**os.environ, "PYTHONHASHSEED": "0"}
-        subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True, timeout=_SECONDS)
+        subprocess.run(command, env=environment, cwd=_ROOT, check=True, capture_output=True, timeout=_SECONDS)
         return {what: _of_one(profile, number) for number, what in enumerate(_whats())}
 
 
@@ -60,8 +62,8 @@ def _counted(profile: Path, mark: int) -> int:
     return int(summary[1])
 
 
-def _main() -> None:
-    with running_peer() as peer, open_depths(peer) as providers:
+def _main(port: int) -> None:
+    with open_depths(Peer(port, 0)) as providers:
         for role, depth in _whats():
             _run(signer(providers[depth].provider, role))
 
@@ -74,4 +76,4 @@ def _run(call: Call) -> None:
 
 
 if __name__ == "__main__":
-    _main()
+    _main(int(sys.argv[1]))

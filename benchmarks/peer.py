@@ -1,106 +1,111 @@
-"""The other process: a USB/IP server with a null card, and an echo of the same sizes beside it.
+"""The other process: a USB/IP server with a null card, and an echo beside it.
 
-``python -m benchmarks.peer`` prints one line of JSON when it is ready, another for every line it reads, and ends
-with its input.
+It is forked, and shares one CPU with the client (see :func:`one_cpu`). So both have their code at the same addresses;
+elsewhere, two Pythons would push each other's branches out of the one predictor, which costs more than all of
+USB/IP, and which a USB server on its own machine does not do.
 """
 
 import contextlib
-import json
-import pathlib
+import multiprocessing
+import os
 import socket
 import struct
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from typing import IO
+from multiprocessing.connection import Connection
+from typing import NamedTuple
 
 from benchmarks.null_card import CardCounters, NullCard
 from demail_hw_drivers.usbip_server import UsbIpServer
 from demail_hw_simulators.card.personalities import netkey3
 from demail_hw_simulators.ccid_device import MessageCounters, SimulatedUsbReader
 
-__all__ = ["ECHO_SIZES", "RECEIVE_SIZE", "ROOT", "Peer", "python", "running_peer"]
+__all__ = ["ECHO_SIZES", "RECEIVE_SIZE", "Peer", "one_cpu", "running_peer"]
 
 ECHO_SIZES = struct.Struct(">II")
 """What an echo's client says first: how many bytes go out, and how many come back."""
 
 RECEIVE_SIZE = 1 << 14
-ROOT = pathlib.Path(__file__).parent.parent
 
 _LOOPBACK = "127.0.0.1"
-_STOP_SECONDS = 10.0
 
 
-class Peer:
-    """The client's handle of a peer that runs."""
+def one_cpu() -> None:
+    """This process and those that it starts run on one CPU.
 
-    def __init__(self, answers: IO[str], questions: IO[str]) -> None:
-        self._answers = answers
-        self._questions = questions
-        ready = json.loads(answers.readline())
-        self.address = f"usbip://{_LOOPBACK}:{ready['usbip']}/"
-        self.echo = _LOOPBACK, int(ready["echo"])
+    An idle CPU of a virtual machine needs 20 to 40 us to wake, twice a round trip, which says nothing of anybody's
+    code. On one CPU nobody sleeps, and what is measured is work.
+    """
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+class Peer(NamedTuple):
+    """A peer that runs: the ports of its USB/IP server and of its echo, and the pipe that asks for its counters."""
+
+    usb_ip: int
+    echo: int
+    pipe: Connection | None = None
+
+    @property
+    def address(self) -> str:
+        """Of the reader."""
+        return f"usbip://{_LOOPBACK}:{self.usb_ip}/"
+
+    @property
+    def echo_endpoint(self) -> tuple[str, int]:
+        """Host and port."""
+        return _LOOPBACK, self.echo
 
     def counters(self) -> tuple[CardCounters, MessageCounters]:
-        """What the peer's card and reader did so far."""
-        self._questions.write("counters\n")
-        self._questions.flush()
-        answer = json.loads(self._answers.readline())
-        return CardCounters(*answer["card"]), MessageCounters(*answer["messages"])
+        """What its card and its reader did so far."""
+        assert self.pipe is not None
+        self.pipe.send(None)
+        card, messages = self.pipe.recv()
+        return CardCounters(*card), MessageCounters(*messages)
 
 
 @contextlib.contextmanager
 def running_peer() -> Iterator[Peer]:
-    """A peer in a process of its own."""
-    command = python("benchmarks.peer")
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            yield Peer(process.stdout, process.stdin)
-        finally:
-            process.stdin.close()
-            process.wait(_STOP_SECONDS)
+    """A peer in a process of its own, to the end of the ``with`` block."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_run, args=(theirs, ours))
+    process.start()
+    theirs.close()
+    try:
+        usb_ip, echo = ours.recv()
+        yield Peer(usb_ip, echo, ours)
+    finally:
+        ours.close()
+        process.join()
 
 
-def python(module: str) -> tuple[str, ...]:
-    """The command that runs a module of the benchmarks; its folder is :data:`ROOT`."""
-    return sys.executable, "-m", module
+def _run(pipe: Connection, others: Connection) -> None:
+    others.close()
+    reader = SimulatedUsbReader(card := NullCard(netkey3()))
+    with socket.create_server((_LOOPBACK, 0)) as listener, UsbIpServer([reader], host=_LOOPBACK, port=0) as server:
+        threading.Thread(target=_echo_forever, args=(listener,), daemon=True).start()
+        pipe.send((server.port, listener.getsockname()[1]))
+        with contextlib.suppress(EOFError):
+            while True:
+                pipe.recv()
+                pipe.send((card.counters, reader.messages))
 
 
 def _echo_forever(listener: socket.socket) -> None:
     while True:
         connection, _ = listener.accept()
-        with connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _echo(connection)
+        threading.Thread(target=_echo, args=(connection,), daemon=True).start()
 
 
 def _echo(connection: socket.socket) -> None:
-    size_out, size_back = ECHO_SIZES.unpack(connection.recv(ECHO_SIZES.size))
-    answer = bytes(size_back)
-    received = 0
-    while data := connection.recv(RECEIVE_SIZE):
-        received += len(data)
-        if received >= size_out:
-            received -= size_out
-            connection.sendall(answer)
-
-
-def _main() -> None:
-    card = NullCard(netkey3())
-    reader = SimulatedUsbReader(card)
-    with socket.create_server((_LOOPBACK, 0)) as listener, UsbIpServer([reader], host=_LOOPBACK, port=0) as server:
-        threading.Thread(target=_echo_forever, args=(listener,), daemon=True).start()
-        _say({"usbip": server.port, "echo": listener.getsockname()[1]})
-        for _ in sys.stdin:
-            _say({"card": card.counters, "messages": reader.messages})
-
-
-def _say(answer: object) -> None:
-    print(json.dumps(answer), flush=True)
-
-
-if __name__ == "__main__":
-    _main()
+    with connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        size_out, size_back = ECHO_SIZES.unpack(connection.recv(ECHO_SIZES.size))
+        answer = bytes(size_back)
+        received = 0
+        while data := connection.recv(RECEIVE_SIZE):
+            received += len(data)
+            if received >= size_out:
+                received -= size_out
+                connection.sendall(answer)

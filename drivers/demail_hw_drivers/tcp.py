@@ -31,7 +31,9 @@ _OPTIONS: Final = (
 )
 
 _RECEIVE_SIZE: Final = 1 << 14
-_SLICE: Final = 2.0
+_FIRST_WAIT: Final = 0.005
+_LONGEST_POLL: Final = 3600.0
+"""Well below what fits into the 31 bits of milliseconds that poll takes."""
 _TIMEVAL = struct.Struct("@ll")
 _MICROSECONDS: Final = 1_000_000
 _MILLISECONDS: Final = 1000
@@ -47,18 +49,21 @@ def tune(sock: socket.socket) -> None:
 def open_connection(host: str, port: int, *, deadline: Deadline) -> socket.socket:
     """A tuned connection to the first address of ``host`` that answers.
 
+    One that says nothing has its share of the time, so that the next has its turn.
+
     Errors: :class:`~demail_hw.errors.DeadlineExceeded`, or the ``OSError`` of the last address. The look-up of
     the name has no deadline of ours: that is the resolver's.
     """
     failure = OSError(f"{host} has no address")
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for shares, (family, kind, protocol, _, address) in zip(range(len(found), 0, -1), found, strict=True):
         left = deadline - time.monotonic()
         if left <= 0:
             break
         sock = socket.socket(family, kind, protocol)
         try:
             tune(sock)
-            sock.settimeout(left)
+            sock.settimeout(left / shares)
             sock.connect(address)
         except OSError as error:
             sock.close()
@@ -92,20 +97,35 @@ def rest_of(buffers: Buffers, sent: int) -> Sequence[Buffer]:
     return rest
 
 
-class Wire:
-    """A connected socket whose waits end at deadlines, at the price of one system call for each send and receive.
+def _wait(deadline: Deadline, *waited_for: tuple[socket.socket | int, int]) -> bool:
+    """Wait until a socket or descriptor is ready for its events. False if the time was over before; True does not
+    say that one is."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        return False
+    poller = select.poll()
+    for descriptor, events in waited_for:
+        poller.register(descriptor, events)
+    poller.poll(min(left, _LONGEST_POLL) * _MILLISECONDS)
+    return True
 
-    Python's own socket timeouts poll before every call. Here the socket blocks, and the kernel limits each wait
-    (SO_RCVTIMEO) to a slice that is changed only when a deadline comes near. Methods raise ``OSError``.
+
+class Wire:
+    """A connected socket whose waits end at deadlines, at the price of one system call for each send, and for each
+    receive of an answer that is quick.
+
+    Python's own socket timeouts poll before every call. Here the kernel limits the first wait for an answer
+    (SO_RCVTIMEO), and only a longer one polls. It has to: a receive that a signal interrupts begins its wait anew,
+    so that a program with a timer would never see its deadline. Methods raise ``OSError``.
     """
 
-    __slots__ = ("_armed", "_sock", "_wake", "bytes_in", "bytes_out", "last_wait", "sends")
+    __slots__ = ("_sock", "_wake", "bytes_in", "bytes_out", "last_wait", "sends")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.settimeout(None)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(_FIRST_WAIT))
         self._sock = sock
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._armed = 0.0
         self.last_wait = 0.0
         self.sends = 0
         self.bytes_out = 0
@@ -114,48 +134,43 @@ class Wire:
     def send(self, buffers: Buffers, *, deadline: Deadline) -> bool:
         """Send a gather list in one call if it fits. False if the time was over before all of it had left;
         ``bytes_out`` says what did."""
-        size = sum(map(len, buffers))
+        sent = self._send_now(buffers)
+        return sent == sum(map(len, buffers)) or self._send_rest(rest_of(buffers, sent), deadline)
+
+    def _send_now(self, buffers: Buffers) -> int:
+        self.sends += 1
         try:
             sent = self._sock.sendmsg(buffers, (), socket.MSG_DONTWAIT)
         except BlockingIOError:
-            sent = 0
-        self.sends += 1
+            return 0
         self.bytes_out += sent
-        return sent == size or self._send_rest(rest_of(buffers, sent), deadline)
+        return sent
 
     def _send_rest(self, buffers: Buffers, deadline: Deadline) -> bool:
         while buffers:
-            left = deadline - time.monotonic()
-            if left <= 0:
+            if not _wait(deadline, (self._sock, select.POLLOUT)):
                 return False
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval(left))
-            self.sends += 1
-            with contextlib.suppress(BlockingIOError):
-                sent = self._sock.sendmsg(buffers)
-                self.bytes_out += sent
-                buffers = rest_of(buffers, sent)
+            buffers = rest_of(buffers, self._send_now(buffers))
         return True
 
     def receive(self, *, deadline: Deadline) -> bytes | None:
         """What comes next: empty if the peer closed, ``None`` if the time is over."""
-        while True:
-            self.last_wait = now = time.monotonic()
-            left = deadline - now
-            if left <= 0:
-                return None
-            wanted = min(left, _SLICE)
-            if not wanted / 2 <= self._armed <= wanted:
-                self._arm(wanted)
-            try:
-                data = self._sock.recv(_RECEIVE_SIZE)
-            except BlockingIOError:
-                continue
-            self.bytes_in += len(data)
-            return data
+        self.last_wait = now = time.monotonic()
+        if deadline - now < _FIRST_WAIT:
+            return self._receive_late(deadline)
+        try:
+            data = self._sock.recv(_RECEIVE_SIZE)
+        except BlockingIOError:
+            return self._receive_late(deadline)
+        self.bytes_in += len(data)
+        return data
 
-    def _arm(self, seconds: float) -> None:
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(seconds))
-        self._armed = seconds
+    def _receive_late(self, deadline: Deadline) -> bytes | None:
+        while _wait(deadline, (self._sock, select.POLLIN)):
+            data = self.receive_now()
+            if data is not None:
+                return data
+        return None
 
     def receive_now(self) -> bytes | None:
         """What is there already: empty if the peer closed, ``None`` if nothing came."""
@@ -167,11 +182,8 @@ class Wire:
         return data
 
     def watch(self, *, deadline: Deadline) -> None:
-        """Wait, without receiving, until something can be received or :meth:`wake` was called."""
-        poller = select.poll()
-        poller.register(self._sock, select.POLLIN)
-        poller.register(self._wake, select.POLLIN)
-        poller.poll(max(0.0, deadline - time.monotonic()) * _MILLISECONDS)
+        """Wait, without receiving, until something can be received or :meth:`wake` was called; it may end early."""
+        _wait(deadline, (self._sock, select.POLLIN), (self._wake, select.POLLIN))
 
     def wake(self) -> None:
         """End the present :meth:`watch` of any other thread."""

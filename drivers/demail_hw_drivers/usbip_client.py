@@ -207,8 +207,13 @@ def _not_one(what: str, entries: Sequence[DevlistEntry]) -> DeviceNotFound:
         f"{'' if _is_reader(entry) else ', no reader'})"
         for entry in entries
     )
+    if not listed:
+        return DeviceNotFound(
+            "The USB server lists no reader; one that somebody uses is not listed.",
+            remedy="Wait, or find and stop the other user; see that the reader is plugged in.",
+        )
     return DeviceNotFound(
-        f"The USB server has {what}; it lists {listed or 'nothing'}.",
+        f"The USB server has {what}; it lists {listed}.",
         remedy="Name one reader in the address. A reader that somebody uses is not listed.",
     )
 

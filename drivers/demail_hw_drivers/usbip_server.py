@@ -10,8 +10,8 @@ import functools
 import logging
 import re
 import select
+import signal
 import socket
-import struct
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,14 +41,14 @@ from demail_hw.usbip.messages import (
     UsbipStatus,
 )
 from demail_hw.usbip.server import UsbIpServerConnection
-from demail_hw_drivers.tcp import rest_of, tune
+from demail_hw_drivers.tcp import rest_of, timeval, tune
 
 __all__ = ["ServerCounters", "UsbIpServer"]
 
 _LOG = logging.getLogger(__name__)
 
 _OPERATION_SECONDS: Final = 5.0
-_SEND_SECONDS: Final = 10
+_SEND_SECONDS: Final = 10.0
 _CLOSE_SECONDS: Final = 5.0
 _PAUSE_MS: Final = 100
 _MAX_CONNECTIONS: Final = 64
@@ -62,8 +62,8 @@ _OK: Final = UrbStatus.OK
 _SHORT_NOT_OK: Final = int(TransferFlag.SHORT_NOT_OK)
 _BUS_NUMBER = re.compile(r"(\d{1,4})-")
 _FIRST_DEVICE_NUMBER: Final = 2
+_STOP_SIGNALS: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_TIMEVAL = struct.Struct("@ll")
 
 
 class ServerCounters(NamedTuple):
@@ -200,29 +200,16 @@ class UsbIpServer:
         self._acceptor = threading.Thread(
             target=self._accept_forever, args=(self._listener,), name="usbip-accept", daemon=True
         )
-        self._acceptor.start()
+        with _stop_signals_blocked():
+            self._acceptor.start()
         return self
 
-    def stop(self) -> None:
-        """Take no more connections, and let :meth:`serve_forever` return. May be called by a signal handler."""
+    def close(self) -> None:
+        """Hang up on everybody and wait, for a few seconds at most, until the devices are reset."""
         self._stopping = True
         if self._listener is not None:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
-
-    def serve_forever(self) -> None:
-        """Serve until :meth:`stop` is called, then :meth:`close`. Signal handlers run meanwhile."""
-        if self._acceptor is None and not self._stopping:
-            self.start()
-        try:
-            if self._acceptor is not None:
-                self._acceptor.join()
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """Hang up on everybody and wait, for a few seconds at most, until the devices are reset."""
-        self.stop()
         with self._lock:
             connections = tuple(self._connections.items())
         for connection, _ in connections:
@@ -257,13 +244,12 @@ class UsbIpServer:
         connection = _Connection(sock, peer, self._exports)
         thread = threading.Thread(target=self._serve, args=(connection,), name=f"usbip-{peer}", daemon=True)
         with self._lock:
-            if self._stopping or len(self._connections) >= _MAX_CONNECTIONS:
+            # Started inside the lock, so that close() never meets a thread that was not.
+            if self._stopping or len(self._connections) >= _MAX_CONNECTIONS or not _started(thread):
                 self._finished = self._finished.plus(ServerCounters(refused=1))
                 sock.close()
-                return
-            # Inside the lock, so that close() never meets a thread that was not started.
-            thread.start()
-            self._connections[connection] = thread
+            else:
+                self._connections[connection] = thread
 
     def _serve(self, connection: "_Connection") -> None:
         try:
@@ -272,6 +258,19 @@ class UsbIpServer:
             with self._lock:
                 del self._connections[connection]
                 self._finished = self._finished.plus(connection.counters)
+
+
+@contextlib.contextmanager
+def _stop_signals_blocked() -> Iterator[None]:
+    """No thread that is started here takes a signal that stops the program, nor does any that it starts.
+
+    Python handles signals in the main thread, which does not wake up for one that another thread has taken.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -284,6 +283,16 @@ def _listen(host: str, port: int) -> socket.socket:
             remedy="Choose another address or port, or stop the server that has it.",
             transient=False,
         ) from error
+
+
+def _started(thread: threading.Thread) -> bool:
+    """Start it; False if the system has no room for another thread."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        _LOG.warning("a connection was refused: %s", error)
+        return False
+    return True
 
 
 def _pause(listener: socket.socket) -> None:
@@ -346,7 +355,7 @@ class _Connection:
             self._sock.settimeout(left)
             self._machine.receive_data(self._sock.recv(_RECEIVE_SIZE))
         self._sock.settimeout(None)
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(_SEND_SECONDS, 0))
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval(_SEND_SECONDS))
         return event if isinstance(event, OpReqDevlist | OpReqImport) else None
 
     def _reply(self, reply: OpRepDevlist | OpRepImport) -> None:

@@ -4,7 +4,7 @@ import collections
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from demail_hw.errors import (
@@ -15,8 +15,6 @@ from demail_hw.errors import (
     Outcome,
     ProtocolViolation,
     TransferStalled,
-    TransferTimeout,
-    TransportError,
 )
 from demail_hw.interfaces import Buffer, Buffers, Deadline, UsbIdentity
 from demail_hw.usb.descriptors import (
@@ -35,21 +33,20 @@ from demail_hw.usb.descriptors import (
 )
 from demail_hw.usb.setup import SETUP_SIZE, SetupPacket, clear_endpoint_halt, get_descriptor, set_configuration
 from demail_hw.usbip.client import ClientEvent, UsbIpClient
-from demail_hw.usbip.events import NEED_DATA, Closed, UrbCompleted, UrbUnlinked
+from demail_hw.usbip.events import NEED_DATA, Closed, UrbCompleted
 from demail_hw.usbip.messages import (
     MAX_TRANSFER_LENGTH,
     NO_SETUP,
     CmdSubmit,
     CmdUnlink,
     Direction,
-    UrbStatus,
     UsbDevice,
 )
+from demail_hw.usbip.urb_errors import urb_error
 from demail_hw_drivers.tcp import Wire
 
 __all__ = ["TransportCounters", "UsbIpTransport"]
 
-_UNLINK_SECONDS: Final = 1.0
 _LINGER_SECONDS: Final = 1.0
 _IDLE_SECONDS: Final = 0.05
 _MAX_INTERRUPTS: Final = 16
@@ -162,9 +159,11 @@ class UsbIpTransport:
             return None
         setup = get_descriptor(DescriptorType.STRING, index, MAX_STRING_DESCRIPTOR, language=LANGUAGE_ENGLISH_US)
         try:
-            return decode_string(self.control(setup.encode(), deadline=deadline))
+            text = decode_string(self.control(setup.encode(), deadline=deadline))
         except TransferStalled:
             return None
+        # It is shown to people, and some firmware pads it with NULs: no control characters.
+        return "".join(filter(str.isprintable, text))
 
     def control(self, setup: bytes, data: Buffers = (), *, deadline: Deadline) -> bytes:
         """One control transfer; ``ValueError`` if ``data`` does not match the setup packet."""
@@ -210,10 +209,11 @@ class UsbIpTransport:
             raise TransferStalled("The reader's interface has no interrupt endpoint.")
         while True:
             with _Turn(self, deadline):
-                self._wire.forget_wake()
                 self._read_what_is_there()
                 if self._interrupts:
                     return _interrupt_data(self._interrupts.popleft())
+                # Only now: while there is news, it wakes whoever else watches.
+                self._wire.forget_wake()
                 self._send(self._post_interrupt(), deadline)
                 self._watch(1)
             try:
@@ -232,8 +232,10 @@ class UsbIpTransport:
             self._wire.close()
             return
         if not self._dead and self._lock.acquire(blocking=False):
-            self._wire.finish(_LINGER_SECONDS)
-            self._lock.release()
+            try:
+                self._wire.finish(_LINGER_SECONDS)
+            finally:
+                self._lock.release()
         self._wire.hang_up()
         if self._lock.acquire(timeout=_LINGER_SECONDS):
             self._die("it was closed")
@@ -266,7 +268,7 @@ class UsbIpTransport:
         *,
         stall: Outcome = Outcome.REFUSED,
     ) -> bytes:
-        """Send, wait for the answers, and give the data of the last one.
+        """Send, wait for the answers, and give the data of the IN transfer.
 
         ``stall``: what a stall of the first transfer means. Once that one has arrived, a stall of the next does not
         say whether the card acted.
@@ -286,10 +288,12 @@ class UsbIpTransport:
                 self._receive(missing, deadline)
             elif isinstance(event, UrbCompleted) and event.seqnum in missing:
                 missing.remove(event.seqnum)
-                data = event.data
+                # The answers come in any order, and only that of an IN transfer has data.
+                data = event.data or data
                 if event.status:
-                    self._withdraw(missing)
-                    raise _failure(event.status, stall if event.seqnum == seqnums[0] else Outcome.UNKNOWN)
+                    self._withdraw(missing, deadline)
+                    stalled = stall if event.seqnum == seqnums[0] else Outcome.UNKNOWN
+                    raise urb_error(event.status, stalled=stalled)
             else:
                 self._file(event)
 
@@ -299,32 +303,25 @@ class UsbIpTransport:
             raise DeadlineExceeded("The USB server took no data until the deadline.", outcome=self._outcome)
 
     def _receive(self, missing: Sequence[int], deadline: Deadline) -> None:
-        """Receive something, or take back what is missing."""
+        """Receive something, or take back what is missing.
+
+        A server that has not even taken back what was missing the last time is given up.
+        """
         data = self._wire.receive(deadline=deadline)
         if data is None:
-            self._withdraw(missing)
+            if self._machine.unlinking:
+                self._die("the USB server did not take back a transfer")
+            else:
+                self._withdraw(missing, deadline)
             raise DeadlineExceeded("The reader did not answer until the deadline.")
         self._machine.receive_data(data)
 
-    def _withdraw(self, seqnums: Sequence[int]) -> None:
-        """Unlink transfers, so that no late answer is taken for the next one's; die if the server does not say so."""
-        deadline = time.monotonic() + _UNLINK_SECONDS
+    def _withdraw(self, seqnums: Sequence[int], deadline: Deadline) -> None:
+        """Unlink transfers. What the server says to it is read in the next turn, because the time may be over: a late
+        answer has another number than those of that turn, and is dropped."""
         machine = self._machine
-        pending = set(seqnums)
         unlinks = [CmdUnlink(machine.next_seqnum(), self._devid, seqnum) for seqnum in seqnums]
         self._send([buffer for unlink in unlinks for buffer in machine.send(unlink)], deadline)
-        while pending:
-            event = machine.next_event()
-            if event is NEED_DATA:
-                data = self._wire.receive(deadline=deadline)
-                if data is None:
-                    self._die("the USB server did not take back a transfer")
-                    return
-                machine.receive_data(data)
-            elif isinstance(event, UrbUnlinked):
-                pending.discard(event.seqnum)
-            elif not isinstance(event, UrbCompleted) or event.seqnum == self._interrupt_seqnum:
-                self._file(event)
 
     def _read_what_is_there(self) -> None:
         while True:
@@ -393,7 +390,7 @@ class UsbIpTransport:
             case DeviceLost():
                 self._die(error.message)
             case HardwareError():
-                pass  # No transfer is pending: the next turn finds a clean pipe.
+                pass  # What was pending was withdrawn: the next turn finds a clean pipe.
             case OSError():
                 self._die(f"the connection broke ({error.strerror or error})")
                 raise DeviceLost(
@@ -434,27 +431,9 @@ class _Turn:
         self._transport.leave(error)
 
 
-_FAILURES: Final[Mapping[int, tuple[type[TransportError], str]]] = {
-    UrbStatus.EPIPE: (TransferStalled, "the endpoint is stalled"),
-    UrbStatus.ENODEV: (DeviceLost, "the device is gone"),
-    UrbStatus.ESHUTDOWN: (DeviceLost, "the device is gone"),
-    UrbStatus.ETIME: (TransferTimeout, "the device did not answer on its bus"),
-    UrbStatus.ETIMEDOUT: (TransferTimeout, "the device did not answer on its bus"),
-    UrbStatus.EOVERFLOW: (TransportError, "the device sent more than was asked for"),
-    UrbStatus.EPROTO: (TransportError, "an error on the device's bus"),
-    UrbStatus.EILSEQ: (TransportError, "an error on the device's bus"),
-}
-
-
-def _failure(status: int, stall: Outcome) -> TransportError:
-    kind, why = _FAILURES.get(status, (TransportError, "the USB server gave it up"))
-    outcome = stall if status == UrbStatus.EPIPE else Outcome.UNKNOWN
-    return kind(f"The transfer failed with status {status}: {why}.", outcome=outcome)
-
-
 def _interrupt_data(answer: UrbCompleted) -> bytes:
     if answer.status:
-        raise _failure(answer.status, Outcome.NOT_SENT)
+        raise urb_error(answer.status, stalled=Outcome.NOT_SENT)
     return answer.data
 
 

@@ -106,9 +106,9 @@ def _authority(path_length: int) -> _Profile:
     return _Profile(_key_usage(sign_certificates=True), constraints=constraints)
 
 
-def load_test_key(name: str) -> rsa.RSAPrivateKey:
-    """The fixed key ``test_keys/NAME.key.pem``: published, worthless by design."""
-    file = importlib.resources.files("demail_hw_simulators") / "test_keys" / f"{name}.key.pem"
+def load_test_key(name: str, package: str = "demail_hw_simulators") -> rsa.RSAPrivateKey:
+    """The fixed key ``test_keys/NAME.key.pem`` of a package: published, worthless by design."""
+    file = importlib.resources.files(package) / "test_keys" / f"{name}.key.pem"
     # The keys are ours and never change; checking the primes again would cost more than all the rest.
     key = serialization.load_pem_private_key(file.read_bytes(), None, unsafe_skip_rsa_key_validation=True)
     if not isinstance(key, rsa.RSAPrivateKey):

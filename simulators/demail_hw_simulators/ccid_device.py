@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, TypeAlias
 
-from demail_hw.ccid.class_descriptor import CCID_INTERFACE_CLASS, CcidDescriptor, Features
+from demail_hw.ccid.class_descriptor import CcidDescriptor, Features
 from demail_hw.ccid.code_points import ClassRequest, IccStatus
 from demail_hw.ccid.device import (
     ApduReceived,
@@ -27,6 +27,7 @@ from demail_hw.ccid.host import NEED_DATA
 from demail_hw.ccid.slot_errors import SlotErrorCode
 from demail_hw.interfaces import Transfer, TransferResult
 from demail_hw.usb.descriptors import (
+    SMART_CARD_CLASS,
     ConfigurationDescriptor,
     DeviceDescriptor,
     EndpointDescriptor,
@@ -35,7 +36,7 @@ from demail_hw.usb.descriptors import (
 )
 from demail_hw.usb.setup import Recipient, RequestKind, SetupPacket, StandardRequest
 from demail_hw.usb.standard_requests import StandardRequests
-from demail_hw.usbip.messages import UrbStatus
+from demail_hw.usbip.messages import UrbStatus, UsbSpeed
 from demail_hw_simulators.interfaces import SimulatedCard
 
 __all__ = ["UTRUST_2700F", "MessageCounters", "ReaderProfile", "SimulatedUsbReader"]
@@ -47,9 +48,10 @@ _BULK_PACKET: Final = 64
 _INTERRUPT_PACKET: Final = 16
 _INTERRUPT_INTERVAL: Final = 16
 _CONTROL_PACKET: Final = 8
-_FULL_SPEED: Final = 2
 _BUS_POWERED: Final = 0x80
 _MAX_POWER: Final = 50
+_MOST_UNREAD: Final = 16
+"""Messages that wait for a host that does not read them; a real reader has room for one."""
 _MANUFACTURER, _PRODUCT, _SERIAL, _INTERFACE = range(1, 5)
 
 _DWORD = struct.Struct(">I")
@@ -94,7 +96,7 @@ class ReaderProfile:
         interface = InterfaceDescriptor(
             number=0,
             alternate_setting=0,
-            interface_class=CCID_INTERFACE_CLASS,
+            interface_class=SMART_CARD_CLASS,
             interface_subclass=0,
             interface_protocol=0,
             string_index=_INTERFACE,
@@ -214,7 +216,7 @@ class SimulatedUsbReader:
     @property
     def speed(self) -> int:
         """Full speed."""
-        return _FULL_SPEED
+        return UsbSpeed.FULL
 
     @property
     def powered(self) -> bool:
@@ -275,6 +277,10 @@ class SimulatedUsbReader:
             self._notify()
 
     def _submit_bulk_out(self, transfer: Transfer, complete: Complete) -> None:
+        if self._bulk_in.unread >= _MOST_UNREAD:
+            self._requests.halt(BULK_OUT)
+            complete(TransferResult(UrbStatus.EPIPE))
+            return
         # The host's controller has its acknowledgement before the firmware looks at the message.
         complete(TransferResult(UrbStatus.OK))
         self._ccid.receive_data(transfer.data)
@@ -348,6 +354,11 @@ class _InPipe:
         self._transfers: deque[_Pending] = deque()
         self._received = b""
         self.written = 0
+
+    @property
+    def unread(self) -> int:
+        """Messages that the host has not asked for."""
+        return len(self._messages)
 
     def submit(self, transfer: Transfer, complete: Complete) -> None:
         """The host asks."""

@@ -461,8 +461,10 @@ class LinkFaults:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            with contextlib.suppress(OSError):
+            try:
                 self._connect(client)
+            except OSError:
+                _hang_up(client)
 
     def _connect(self, client: socket.socket) -> None:
         with self._lock:

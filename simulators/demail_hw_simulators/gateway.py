@@ -179,8 +179,9 @@ class SimulatedGateway:
         """Listen. ``OSError`` if the port is taken, ``RuntimeError`` if it was started before."""
         if self._server is not None:
             raise RuntimeError("the gateway was started before")
+        context = self._server_context()
         self._server = server = _Server(self._address, self)
-        server.tls = self._server_context()
+        server.tls = context
         self._thread = threading.Thread(target=server.serve_forever, args=(_POLL,), name="simulated-gateway")
         self._thread.start()
         return self

@@ -2,20 +2,12 @@
 
 import threading
 import time
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from demail_hw.errors import (
-    DeadlineExceeded,
-    DeviceLost,
-    Outcome,
-    TransferStalled,
-    TransferTimeout,
-    TransportError,
-)
+from demail_hw.errors import DeadlineExceeded, DeviceLost, Outcome, TransferStalled
 from demail_hw.interfaces import Buffers, Deadline, ExportedDevice, Transfer, TransferResult, UsbIdentity
 from demail_hw.usb.descriptors import (
+    LANGUAGE_ENGLISH_US,
     MAX_STRING_DESCRIPTOR,
     ConfigurationDescriptor,
     DescriptorType,
@@ -27,23 +19,13 @@ from demail_hw.usb.descriptors import (
 )
 from demail_hw.usb.setup import SetupPacket, clear_endpoint_halt, get_descriptor, set_configuration
 from demail_hw.usbip.messages import UrbStatus
+from demail_hw.usbip.urb_errors import urb_error
 
 __all__ = ["LoopbackCounters", "LoopbackTransport"]
 
 _CONTROL_OUT: Final = 0x00
 _CONTROL_IN: Final = 0x80
-_ENGLISH: Final = 0x0409
 _OPEN_SECONDS: Final = 5.0
-
-_FAILURES: Final[Mapping[int, type[TransportError]]] = MappingProxyType(
-    {
-        UrbStatus.EPIPE: TransferStalled,
-        UrbStatus.ENODEV: DeviceLost,
-        UrbStatus.ESHUTDOWN: DeviceLost,
-        UrbStatus.ETIME: TransferTimeout,
-        UrbStatus.ETIMEDOUT: TransferTimeout,
-    }
-)
 
 
 class LoopbackCounters(NamedTuple):
@@ -122,7 +104,8 @@ class LoopbackTransport:
             second = self._submit(received)
         try:
             self._wait(sent, first, deadline)
-        except TransportError:
+        except BaseException:
+            # Whatever it was: left behind, it would take the answer to the next command.
             self._cancel(received)
             raise
         return self._wait(received, second, deadline)
@@ -154,7 +137,7 @@ class LoopbackTransport:
     def _string(self, index: int, deadline: Deadline) -> str | None:
         if not index:
             return None
-        setup = get_descriptor(DescriptorType.STRING, index, MAX_STRING_DESCRIPTOR, language=_ENGLISH)
+        setup = get_descriptor(DescriptorType.STRING, index, MAX_STRING_DESCRIPTOR, language=LANGUAGE_ENGLISH_US)
         return decode_string(self.control(setup.encode(), deadline=deadline))
 
     def _one(self, transfer: Transfer, deadline: Deadline) -> bytes:
@@ -182,7 +165,9 @@ class LoopbackTransport:
         if result is None:
             result = self._wait_pending(transfer, waiter, deadline)
         if result.status != UrbStatus.OK:
-            raise _failure(transfer, result.status)
+            # Before an IN transfer something was sent, and this was to be the answer.
+            answer = transfer.endpoint & _CONTROL_IN and not transfer.setup
+            raise urb_error(result.status, stalled=Outcome.UNKNOWN if answer else Outcome.REFUSED)
         self._bytes_in += len(result.data)
         return result.data
 
@@ -228,12 +213,3 @@ def _endpoints(interface: InterfaceDescriptor) -> tuple[int, int, EndpointDescri
     if bulk_out is None or bulk_in is None:
         raise ValueError("the device's first interface has no bulk endpoints")
     return bulk_out.address, bulk_in.address, interface.endpoint(TransferType.INTERRUPT, direction_in=True)
-
-
-def _failure(transfer: Transfer, status: int) -> TransportError:
-    kind = _FAILURES.get(status, TransportError)
-    error = kind(f"The transfer on endpoint {transfer.endpoint:02X} failed with status {status}.")
-    if transfer.endpoint & _CONTROL_IN and not transfer.setup:
-        # Something was sent before, and this was to be the answer.
-        error.outcome = Outcome.UNKNOWN
-    return error

@@ -230,7 +230,9 @@ def _alone(lock: TransactionLock, deadline: Deadline) -> AbstractContextManager[
 
 
 def _lost() -> CardRemoved:
-    return CardRemoved("The connection to the card was lost before.", outcome=Outcome.NOT_SENT)
+    return CardRemoved(
+        "The connection to the card was lost before.", remedy="Open the provider anew.", outcome=Outcome.NOT_SENT
+    )
 
 
 def _over(message: str) -> DeadlineExceeded:

@@ -17,6 +17,7 @@ import urllib.parse
 
 __all__ = ["Address"]
 
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+]*")
 _VID_PID = re.compile(r"([0-9a-fA-F]{4}):([0-9a-fA-F]{4})")
 _BUS_ID = re.compile(r"[0-9]+-[0-9]+(\.[0-9]+)*")
 _QUERY_KEYS = frozenset({"card", "reader"})
@@ -41,15 +42,12 @@ class Address:
     def parse(cls, text: str) -> "Address":
         """Read an address from text."""
         scheme, colon, _ = text.partition(":")
-        if not colon or not scheme.isascii() or not scheme.replace("+", "a").isalnum():
+        if not colon or not _SCHEME.fullmatch(scheme):
             raise ValueError(f"{text!r} is no reader address: it has no scheme such as usbip: or sim:")
         parts = urllib.parse.urlsplit(text, allow_fragments=False)
-        query = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-        unknown = query.keys() - _QUERY_KEYS
-        if unknown:
-            raise ValueError(f"{text!r}: unknown parameter {min(unknown)!r}; known: card, reader")
         if parts.username is not None or parts.password is not None:
             raise ValueError("a reader address takes no user or password")
+        query = _parse_query(text, parts.query)
         return cls(
             scheme=scheme.lower(),
             host=parts.hostname or "",
@@ -85,3 +83,15 @@ class Address:
         return (
             f"{self.scheme}:{netloc}{urllib.parse.quote(self.selector, safe='=:/-.,')}{'?' if query else ''}{query}"
         )
+
+
+def _parse_query(text: str, query: str) -> dict[str, str]:
+    """What is demanded: each of the two once, and never nothing, as an empty variable in a script would have it."""
+    pairs = urllib.parse.parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    demands = dict(pairs)
+    unknown = demands.keys() - _QUERY_KEYS
+    if unknown:
+        raise ValueError(f"{text!r}: unknown parameter {min(unknown)!r}; known: card, reader")
+    if len(demands) < len(pairs) or not all(demands.values()):
+        raise ValueError(f"{text!r}: a parameter is empty or stands there twice")
+    return demands

@@ -88,7 +88,7 @@ class Outcome(enum.Enum):
 class HardwareError(Exception):
     """Everything that can go wrong between the caller and the card.
 
-    ``layer``: where it was found. ``transient``: may generic retry code try the same call again?
+    ``layer``: where it was found. ``transient``: may generic retry code try it again, with what was lost opened anew?
     ``outcome``: may the card have acted? ``remedy``: what a person can do, one sentence or empty.
     """
 
@@ -144,6 +144,7 @@ class DeviceLost(TransportError):
     """The connection or the device went away."""
 
     default_outcome = Outcome.UNKNOWN
+    default_remedy = "Check server and network, then open the provider anew."
 
 
 class TransferTimeout(TransportError):
@@ -179,7 +180,7 @@ class CardRemoved(ReaderError):
     """The card was taken out, or lost its power, while it was in use."""
 
     default_outcome = Outcome.UNKNOWN
-    default_remedy = "Insert the card again and open the provider anew."
+    default_remedy = "See that the card is in the reader, then open the provider anew."
 
 
 class CardMute(ReaderError):
@@ -247,7 +248,7 @@ class PinBlocked(CardError):
 class PinNotInitialized(CardError):
     """The card still has its transport PIN (NullPIN)."""
 
-    default_remedy = "Set the first PIN with the card manager."
+    default_remedy = "Set the first PIN with the card maker's own software."
 
 
 class SecurityStatus(CardError):
@@ -300,6 +301,7 @@ class CertificateError(KeyProviderError):
 class SignatureInvalid(KeyProviderError):
     """The card returned a signature that its own certificate does not accept; it was thrown away."""
 
+    default_outcome = Outcome.UNKNOWN
     default_remedy = "Take the card out of service: it, its reader or the way to it is broken."
 
 
@@ -324,6 +326,7 @@ class DeadlineExceeded(HardwareError):
 
     default_layer = Layer.TRANSPORT
     default_outcome = Outcome.UNKNOWN
+    default_remedy = "Check server, reader and network, then open the provider anew."
 
 
 class GatewayError(HardwareError):

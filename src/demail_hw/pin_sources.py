@@ -30,6 +30,7 @@ __all__ = [
 
 _LONGEST: Final = 256
 _FOREIGN_ACCESS: Final = stat.S_IRWXG | stat.S_IRWXO
+_WORLD_ACCESS: Final = stat.S_IRWXO
 
 
 class CallablePinSource:
@@ -39,8 +40,11 @@ class CallablePinSource:
         self._function = function
 
     def read(self) -> Pin:
-        """What the function returns."""
-        return Pin(self._function())
+        """What the function returns. ``TypeError`` if that is no bytes; its text does not hold it."""
+        given = self._function()
+        if not isinstance(given, (bytes, bytearray, memoryview)):
+            raise TypeError("the PIN function must return bytes")
+        return Pin(given)
 
 
 class FilePinSource:
@@ -55,38 +59,45 @@ class FilePinSource:
 
     def read(self) -> Pin:
         """The first line without its line end."""
-        with _opened(self._path) as descriptor:
-            self._check(os.fstat(descriptor))
-            buffer = bytearray(_LONGEST)
-            length = os.readv(descriptor, [buffer])
-        pin = _first_line(buffer, length)
-        if not len(pin):
-            raise PinRequired(f"The PIN file {self._path} is empty.")
-        return pin
+        return _read_file(self._path, forbidden=_FOREIGN_ACCESS)
 
-    def _check(self, status: os.stat_result) -> None:
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigurationError(f"The PIN file {self._path} is not a regular file.", file=str(self._path))
-        if status.st_mode & _FOREIGN_ACCESS:
-            raise ConfigurationError(
-                f"The PIN file {self._path} has mode {stat.S_IMODE(status.st_mode):04o}: others may read it.",
-                file=str(self._path),
-                remedy=f"chmod 600 {self._path}",
-            )
+
+def _read_file(path: Path, *, forbidden: int) -> Pin:
+    """The first line of a file whose mode has no bit of ``forbidden``."""
+    with _opened(path) as descriptor:
+        _check_file(path, os.fstat(descriptor), forbidden)
+        buffer = bytearray(_LONGEST)
+        length = os.readv(descriptor, [buffer])
+    pin = _first_line(buffer, length)
+    if not len(pin):
+        raise PinRequired(f"The PIN file {path} is empty.", remedy="Put the PIN in its first line.")
+    return pin
+
+
+def _check_file(path: Path, status: os.stat_result, forbidden: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigurationError(f"The PIN file {path} is not a regular file.", file=str(path))
+    if status.st_mode & forbidden:
+        raise ConfigurationError(
+            f"The PIN file {path} has mode {stat.S_IMODE(status.st_mode):04o}: others may read it.",
+            file=str(path),
+            remedy=f"chmod 600 {path}",
+        )
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # A pipe without a writer would be waited for; a regular file knows no waiting.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise PinRequired(
-            f"The PIN file {path} cannot be opened: {error.strerror}.", remedy="Check its path and owner."
+            f"The PIN file {path} cannot be read: {error.strerror}.", remedy="Check its path and owner."
         ) from error
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _first_line(buffer: bytearray, length: int) -> Pin:
@@ -101,7 +112,11 @@ def _first_line(buffer: bytearray, length: int) -> Pin:
 
 
 class CredentialPinSource:
-    """A systemd credential (systemd.exec(5), LoadCredential=): a file in ``$CREDENTIALS_DIRECTORY``."""
+    """A systemd credential (systemd.exec(5), LoadCredential=): a file in ``$CREDENTIALS_DIRECTORY``.
+
+    Where the unit has ``User=``, systemd 254 and later let that user in by an ACL, and its mask shows as group bits
+    (mode 0440, systemd issue 29435): those are no fault here. Errors otherwise as for :class:`FilePinSource`.
+    """
 
     def __init__(self, name: str, environment: Mapping[str, str]) -> None:
         self._name = name
@@ -115,7 +130,7 @@ class CredentialPinSource:
                 f"The credential {self._name!r} was asked for, but this process got no credentials.",
                 remedy="Add LoadCredential= to the systemd unit.",
             )
-        return FilePinSource(Path(directory) / self._name).read()
+        return _read_file(Path(directory) / self._name, forbidden=_WORLD_ACCESS)
 
 
 class EnvironmentPinSource:
@@ -129,13 +144,13 @@ class EnvironmentPinSource:
         """The variable's value. :class:`~demail_hw.errors.PinRequired` if it is not set."""
         value = self._environment.get(self._name)
         if not value:
-            raise PinRequired(f"The environment variable {self._name} holds no PIN.")
+            raise PinRequired(f"The environment variable {self._name} holds no PIN.", remedy="Set it.")
         warnings.warn(
             f"the PIN comes from the environment variable {self._name}: use file: or credential: in production",
             RuntimeWarning,
             stacklevel=2,
         )
-        return Pin(value.encode())
+        return _to_pin(value)
 
 
 class KeyringPinSource:
@@ -157,10 +172,14 @@ class KeyringPinSource:
         try:
             value = keyring.get_password(self._service, self._user)
         except keyring.errors.KeyringError as error:
-            raise PinRequired(f"The keyring cannot be read: {type(error).__name__}.") from error
+            raise PinRequired(
+                f"The keyring cannot be read: {type(error).__name__}.", remedy="Check that a keyring is set up here."
+            ) from error
         if not value:
-            raise PinRequired(f"The keyring holds no PIN for {self._service}/{self._user}.")
-        return Pin(value.encode())
+            raise PinRequired(
+                f"The keyring holds no PIN for {self._service}/{self._user}.", remedy="Store it with keyring set."
+            )
+        return _to_pin(value)
 
 
 class PromptPinSource:
@@ -171,7 +190,7 @@ class PromptPinSource:
 
     def read(self) -> Pin:
         """What was typed, without echo. :class:`~demail_hw.errors.PinRequired` without a terminal."""
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():
             raise PinRequired(
                 "The PIN was to be asked for, but there is no terminal.",
                 remedy="Use file: or credential: in a service.",
@@ -179,10 +198,18 @@ class PromptPinSource:
         try:
             typed = getpass.getpass(self._prompt)
         except EOFError as error:
-            raise PinRequired("No PIN was typed.") from error
+            raise PinRequired("No PIN was typed.", remedy="Type it.") from error
         if not typed:
-            raise PinRequired("No PIN was typed.")
-        return Pin(typed.encode())
+            raise PinRequired("No PIN was typed.", remedy="Type it.")
+        return _to_pin(typed)
+
+
+def _to_pin(text: str) -> Pin:
+    """What is not Unicode (an environment variable in another encoding) becomes bytes that no PIN has.
+
+    The error that a strict encoder raises would hold the PIN.
+    """
+    return Pin(text.encode(errors="surrogatepass"))
 
 
 def parse_pin_source(text: str, *, environment: Mapping[str, str] | None = None) -> PinSource:
@@ -200,7 +227,7 @@ def parse_pin_source(text: str, *, environment: Mapping[str, str] | None = None)
         "env": lambda: EnvironmentPinSource(rest, variables),
         "keyring": lambda: _parse_keyring(rest),
     }
-    if not colon or kind not in parsers or not (rest or kind == "prompt"):
+    if not colon or kind not in parsers or bool(rest) is (kind == "prompt"):
         # The text may be a PIN that somebody typed here: it is not shown.
         raise ConfigurationError(
             "This is no PIN source.",

@@ -63,11 +63,12 @@ class EchoDevice:
         self.lock = threading.RLock()
         self.received: list[bytes] = []
         self.mute = False
+        self.deaf = False
         self.failures: dict[int, int] = {}
         self.resets = 0
         self.answers: collections.deque[bytes] = collections.deque()
         self.news: collections.deque[bytes] = collections.deque()
-        self.pending: dict[int, list[tuple[Transfer, Complete]]] = {IN: [], INTERRUPT: []}
+        self.pending: dict[int, list[tuple[Transfer, Complete]]] = {OUT: [], IN: [], INTERRUPT: []}
         self.idle = threading.Condition(self.lock)
 
     def submit(self, transfer: Transfer, complete: Complete) -> None:
@@ -76,7 +77,7 @@ class EchoDevice:
                 complete(TransferResult(self.failures[transfer.endpoint]))
             elif self.requests.halted(transfer.endpoint):
                 complete(TransferResult(UrbStatus.EPIPE))
-            elif transfer.endpoint in self.pending:
+            elif transfer.endpoint in (IN, INTERRUPT) or (transfer.endpoint == OUT and self.deaf):
                 self.pending[transfer.endpoint].append((transfer, complete))
                 self.meet()
             elif transfer.endpoint == OUT:
@@ -209,6 +210,20 @@ def test_a_mute_device_costs_the_deadline_and_no_more(transport: UsbTransport, d
     assert transport.exchange([b"next"], 64, deadline=soon()) == b"next"
 
 
+def test_a_device_that_takes_no_command_costs_the_deadline_and_no_more(
+    transport: UsbTransport, device: EchoDevice
+) -> None:
+    device.deaf = True
+    with pytest.raises(DeadlineExceeded) as caught:
+        transport.exchange([b"not taken"], 64, deadline=soon(SHORT))
+    device.wait_for_pending(OUT, 0)
+    device.wait_for_pending(IN, 0)
+    device.deaf = False
+
+    assert caught.value.outcome is Outcome.UNKNOWN
+    assert transport.exchange([b"next"], 64, deadline=soon()) == b"next"
+
+
 def test_a_stalled_command_was_refused_and_leaves_nothing_behind(transport: UsbTransport, device: EchoDevice) -> None:
     device.requests.halt(OUT)
     with pytest.raises(TransferStalled) as caught:
@@ -243,10 +258,11 @@ def test_a_stalled_answer_leaves_the_command_in_doubt(transport: UsbTransport, d
         (UrbStatus.EIO, TransportError),
     ],
 )
+@pytest.mark.parametrize("endpoint", [OUT, IN])
 def test_what_breaks_on_the_bus_is_told_apart(
-    transport: UsbTransport, device: EchoDevice, status: UrbStatus, kind: type[TransportError]
+    transport: UsbTransport, device: EchoDevice, endpoint: int, status: UrbStatus, kind: type[TransportError]
 ) -> None:
-    device.failures[IN] = status
+    device.failures[endpoint] = status
     with pytest.raises(TransportError) as caught:
         transport.exchange([b"command"], 64, deadline=soon())
 

@@ -4,6 +4,7 @@ Reliability sheet: F8, F9, F21 to F25, F28, F45.
 """
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
@@ -27,7 +28,7 @@ from demail_hw.interfaces import CardConnection, ExportedDevice, Reader, Timeout
 from demail_hw.registry import open_reader
 from demail_hw.transaction_lock import TransactionLock
 from demail_hw_drivers.usbip_server import UsbIpServer
-from demail_hw_simulators.ccid_device import SimulatedUsbReader
+from demail_hw_simulators.ccid_device import UTRUST_2700F, SimulatedUsbReader
 from demail_hw_simulators.faults import (
     BYTE_BY_BYTE,
     CardFault,
@@ -177,6 +178,16 @@ def test_card_fault_is_a_typed_error(
         assert len(card.commands) == 1
         with pytest.raises(CardRemoved):
             sign(connection, deadline=soon())
+
+
+def test_reader_that_exaggerates_how_long_its_messages_are_works_all_the_same(opener: Opener) -> None:
+    descriptor = dataclasses.replace(UTRUST_2700F.descriptor, max_message_length=0xFFFFFFFF)
+    device = SimulatedUsbReader(Card(), profile=dataclasses.replace(UTRUST_2700F, descriptor=descriptor))
+    with opener(device) as reader:
+        connection = reader.connect(deadline=soon())
+        assert sign(connection, deadline=soon()) == SIGNATURE
+        with connection.transaction(deadline=soon()), pytest.raises(ValueError):
+            connection.transmit((bytes(connection.limits.max_command + 1),), deadline=soon())
 
 
 @contextlib.contextmanager

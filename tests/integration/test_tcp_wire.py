@@ -1,5 +1,7 @@
 """A socket whose waits end at deadlines."""
 
+import contextlib
+import signal
 import socket
 import threading
 import time
@@ -7,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from demail_hw_drivers.tcp import Wire, rest_of
+from demail_hw_drivers.tcp import Wire, open_connection, rest_of
 
 SECONDS = 20.0
 SHORT = 0.05
@@ -29,6 +31,28 @@ def soon(seconds: float = SECONDS) -> float:
     return time.monotonic() + seconds
 
 
+@pytest.fixture
+def silent() -> Iterator[tuple[str, int]]:
+    """An address that answers no connection: its queue is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()
+
+
+def test_an_address_that_says_nothing_leaves_time_for_the_next(
+    silent: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", each) for each in (silent, listener.getsockname())]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        with open_connection("usb-server.example", 3240, deadline=soon(2.0)) as sock:
+            assert sock.getpeername() == listener.getsockname()
+
+
 def test_send_and_receive(ends: tuple[Wire, socket.socket]) -> None:
     wire, far = ends
     assert wire.send([b"head", memoryview(b"body")], deadline=soon())
@@ -48,6 +72,56 @@ def test_waiting_ends_at_the_deadline(ends: tuple[Wire, socket.socket]) -> None:
     assert wire.receive(deadline=soon()) == b"x"
     far.sendall(b"y")
     assert wire.receive_now() == b"y"
+
+
+def test_the_last_milliseconds_are_a_wait_too(ends: tuple[Wire, socket.socket]) -> None:
+    wire, _ = ends
+    assert wire.receive(deadline=soon(0.001)) is None
+
+
+def test_an_answer_that_is_slow(ends: tuple[Wire, socket.socket]) -> None:
+    wire, far = ends
+    sender = threading.Timer(4 * SHORT, far.sendall, (b"late",))
+    sender.start()
+    assert wire.receive(deadline=soon()) == b"late"
+    assert wire.bytes_in == 4
+    sender.join(SECONDS)
+
+
+@pytest.fixture
+def beats() -> Iterator[threading.Thread]:
+    """Signals for this thread, for some seconds."""
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    stopped = threading.Event()
+    target = threading.get_ident()
+
+    def beat() -> None:
+        for _ in range(100):
+            if stopped.wait(SHORT):
+                break
+            signal.pthread_kill(target, signal.SIGUSR1)
+
+    beater = threading.Thread(target=beat)
+    beater.start()
+    yield beater
+    stopped.set()
+    beater.join(SECONDS)
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_signals_do_not_prolong_a_wait(ends: tuple[Wire, socket.socket], beats: threading.Thread) -> None:
+    wire, _ = ends
+    assert wire.receive(deadline=soon(4 * SHORT)) is None
+    assert not wire.send([MUCH], deadline=soon(4 * SHORT))
+    wire.watch(deadline=soon(4 * SHORT))
+    assert beats.is_alive()
+
+
+def test_a_deadline_that_is_far_away(ends: tuple[Wire, socket.socket]) -> None:
+    wire, far = ends
+    far.sendall(b"x")
+    wire.watch(deadline=soon(1e9))
+    assert wire.receive(deadline=soon(1e9)) == b"x"
 
 
 def test_a_peer_that_takes_nothing(ends: tuple[Wire, socket.socket]) -> None:

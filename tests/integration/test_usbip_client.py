@@ -1,10 +1,12 @@
 """Finding, importing and using readers of our own USB/IP server over TCP."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 import re
 import socket
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,7 +32,8 @@ from demail_hw_drivers.tcp import Wire
 from demail_hw_drivers.usbip_client import UsbIpReaders, connect
 from demail_hw_drivers.usbip_server import UsbIpServer
 from demail_hw_drivers.usbip_transport import UsbIpTransport
-from demail_hw_simulators.ccid_device import SimulatedUsbReader
+from demail_hw_simulators.card.personalities import open_card
+from demail_hw_simulators.ccid_device import UTRUST_2700F, SimulatedUsbReader
 
 SECONDS = 20.0
 GET_SLOT_STATUS = bytes.fromhex("65 00000000 00 07 000000")
@@ -194,6 +197,37 @@ def test_news_that_nobody_takes_are_not_hoarded(lone: UsbIpServer) -> None:
             assert transport.interrupt_in(deadline=soon()) == b"\x50\x02"
 
 
+def test_news_for_two_reach_both(lone: UsbIpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One takes his while the other has looked already and is about to wait."""
+    about_to_wait, go_on = threading.Event(), threading.Event()
+    watch = Wire.watch
+
+    def slowly(wire: Wire, *, deadline: float) -> None:
+        about_to_wait.set()
+        assert go_on.wait(SECONDS)
+        watch(wire, deadline=deadline)
+
+    with connected(at(lone)) as transport:
+        reader = next(iter(lone._exports.values())).device
+        assert isinstance(reader, SimulatedUsbReader)
+        assert transport.interrupt_in(deadline=soon())
+        monkeypatch.setattr(Wire, "watch", slowly)
+        heard: list[bytes] = []
+        other = threading.Thread(target=lambda: heard.append(transport.interrupt_in(deadline=soon())))
+        other.start()
+        assert about_to_wait.wait(SECONDS)
+        for move in (lambda: reader.insert(open_card("netkey3")), reader.remove):
+            transport.exchange([GET_SLOT_STATUS], 1034, deadline=soon())
+            move()
+        transport.exchange([GET_SLOT_STATUS], 1034, deadline=soon())
+        assert len(transport._interrupts) == 2
+        assert transport.interrupt_in(deadline=soon()) == b"\x50\x03"
+        go_on.set()
+        other.join(SECONDS / 2)
+
+        assert heard == [b"\x50\x02"]
+
+
 def test_an_interface_without_interrupt_endpoint(lone: UsbIpServer) -> None:
     with connected(at(lone)) as transport:
         transport._endpoints = transport._endpoints._replace(interrupt=0)
@@ -268,6 +302,13 @@ def in_child(transport: UsbTransport) -> bytes:
     os.waitpid(child, 0)
     with os.fdopen(reading, "rb") as pipe:
         return pipe.read()
+
+
+def test_what_a_device_calls_itself_moves_no_cursor() -> None:
+    profile = dataclasses.replace(UTRUST_2700F, product="Reader\x1b[2J\0")
+    server = UsbIpServer([SimulatedUsbReader(None, serial="1\0", profile=profile)], port=0)
+    with server, connected(at(server, "serial=1")) as transport:
+        assert transport.identity.product == "Reader[2J"
 
 
 def test_the_driver_of_the_scheme(server: UsbIpServer) -> None:

@@ -45,6 +45,7 @@ from demail_hw.usbip.messages import (
 )
 from demail_hw.usbip.server import ServerEvent, UsbIpServerConnection
 from demail_hw_drivers import usbip_transport
+from demail_hw_drivers.tcp import Wire
 from demail_hw_drivers.usbip_client import connect
 from demail_hw_drivers.usbip_transport import UsbIpTransport
 from demail_hw_simulators.ccid_device import UTRUST_2700F
@@ -225,8 +226,7 @@ def test_import(serve: Serve, script: Script, kind: type[HardwareError]) -> None
 
 
 @pytest.mark.parametrize("script", [silence, drip, replies(GRANTED[:100], hold=True), replies(GRANTED, hold=True)])
-def test_an_import_that_never_ends(serve: Serve, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usbip_transport, "_UNLINK_SECONDS", SHORT)
+def test_an_import_that_never_ends(serve: Serve, script: Script) -> None:
     with pytest.raises(DeadlineExceeded) as caught:
         connect(serve(script), deadline=soon(SHORT))
     assert caught.value.outcome is Outcome.NOT_SENT
@@ -396,6 +396,13 @@ def test_a_refused_command_takes_its_answer_back(serve: Serve) -> None:
     assert unlinked[0] == unlinked[1]
 
 
+def test_the_answer_may_come_before_the_acknowledgement_of_the_command(serve: Serve) -> None:
+    transport = connect(serve(lies(lambda out, into: ok(into, 5) + b"reply" + ok(out, 3))), deadline=soon())
+
+    assert transport.exchange([b"abc"], 64, deadline=soon()) == b"reply"
+    transport.close()
+
+
 # --- After a deadline ---------------------------------------------------------------------------------------------
 
 
@@ -448,19 +455,40 @@ def test_an_answer_that_was_taken_back_may_not_come(serve: Serve) -> None:
     assert_dead(transport)
 
 
-def test_a_server_that_does_not_even_unlink_is_dead(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usbip_transport, "_UNLINK_SECONDS", SHORT)
-
+def test_a_server_that_does_not_even_unlink_is_given_up(serve: Serve) -> None:
     def script(peer: Peer) -> None:
         peer.grant()
         peer.exchange()
         peer.until_closed()
 
     transport = connect(serve(script), deadline=soon())
-    with pytest.raises(DeadlineExceeded) as caught:
-        transport.exchange([b"abc"], 64, deadline=soon(SHORT))
-    assert caught.value.outcome is Outcome.UNKNOWN
+    for _ in range(2):
+        with pytest.raises(DeadlineExceeded) as caught:
+            transport.exchange([b"abc"], 64, deadline=soon(SHORT))
+        assert caught.value.outcome is Outcome.UNKNOWN
     assert_dead(transport)
+
+
+def test_every_wait_ends_at_the_callers_deadline(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    def script(peer: Peer) -> None:
+        peer.grant()
+        peer.exchange()
+        peer.until_closed()
+
+    transport = connect(serve(script), deadline=soon())
+    waits: list[float] = []
+    receive = Wire.receive
+
+    def watched(wire: Wire, *, deadline: float) -> bytes | None:
+        waits.append(deadline)
+        return receive(wire, deadline=deadline)
+
+    monkeypatch.setattr(Wire, "receive", watched)
+    deadline = soon(SHORT)
+    with pytest.raises(DeadlineExceeded):
+        transport.exchange([b"abc"], 64, deadline=deadline)
+    assert set(waits) == {deadline}
+    transport.close()
 
 
 def test_a_server_that_left_while_nothing_was_asked(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import signal
 import socket
 import threading
@@ -373,6 +372,22 @@ def test_the_number_of_connections_is_limited(
     assert server.counters.refused == 1
 
 
+def test_a_system_without_room_for_a_thread_costs_one_connection(
+    dial: Dial, server: UsbIpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        refused = dial()
+        with contextlib.suppress(ConnectionResetError):
+            assert refused.sock.recv(1) == b""
+
+    assert server.counters.refused == 1
+    assert listed(dial()) == ["1-1", "1-2"]
+
+
 def test_import_and_release_are_logged(
     dial: Dial, device: Patient, server: UsbIpServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -406,27 +421,31 @@ def test_closing_hangs_up_and_leaves_no_thread(dial: Dial, device: Patient, serv
         server.start()
 
 
-def test_a_signal_ends_serve_forever(device: Patient) -> None:
-    server = UsbIpServer([device], port=0).start()
-    before = signal.signal(signal.SIGTERM, lambda *_: server.stop())
-    try:
-        with contextlib.closing(Client(server.port)) as client:
-            client.bring()
-            client.send(client.submit(1, IN, BULK_IN, 64))
-            killer = threading.Thread(target=lambda: os.kill(os.getpid(), signal.SIGTERM))
-            killer.start()
-            server.serve_forever()
-            killer.join(SECONDS)
-            assert client.receive() == Closed()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert device.resets == 1
+def test_signals_that_stop_it_are_for_the_main_thread(
+    dial: Dial, device: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked: list[set[signal.Signals]] = []
+    submit = device.submit
+
+    def look(transfer: Transfer, complete: Complete) -> None:
+        blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        submit(transfer, complete)
+
+    monkeypatch.setattr(device, "submit", look)
+    client = dial()
+    client.bring()
+    client.send(client.submit(1, IN, BULK_IN, 64))
+    device.wait_for(lambda: len(device.seen) == 1)
+
+    assert {signal.SIGHUP, signal.SIGINT, signal.SIGTERM} <= blocked[0]
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-def test_a_signal_may_come_before_the_start(device: Patient) -> None:
+def test_a_server_may_be_closed_before_it_is_started(device: Patient) -> None:
     server = UsbIpServer([device], port=0)
-    server.stop()
-    server.serve_forever()
+    server.close()
+    with pytest.raises(RuntimeError):
+        server.start()
 
 
 def test_an_address_that_cannot_be_had(server: UsbIpServer, device: Patient) -> None:

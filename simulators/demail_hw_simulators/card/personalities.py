@@ -5,7 +5,6 @@ is delivered are those in GnuPG's source (app-nks). Marked *assumed* is what no 
 """
 
 import dataclasses
-import importlib.resources
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -16,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from demail_hw.identity import KeyRole
 from demail_hw.iso7816.tlv import Tlv
-from demail_hw_simulators.ca import SimulatedCa, telesec_ca
+from demail_hw_simulators.ca import SimulatedCa, load_test_key, telesec_ca
 from demail_hw_simulators.card.access import ALWAYS, READ_ONLY, FileRules, any_pin
 from demail_hw_simulators.card.card import SimulatedTcosCard
 from demail_hw_simulators.card.file_system import (
@@ -174,13 +173,8 @@ NETKEY3_FRESH: Final = dataclasses.replace(
 
 
 def load_card_key(name: str) -> rsa.RSAPrivateKey:
-    """The fixed key ``test_keys/NAME.key.pem``: published, worthless by design."""
-    file = importlib.resources.files("demail_hw_simulators.card") / "test_keys" / f"{name}.key.pem"
-    # The keys are ours and never change; checking the primes again would cost more than all the rest.
-    key = serialization.load_pem_private_key(file.read_bytes(), None, unsafe_skip_rsa_key_validation=True)
-    if not isinstance(key, rsa.RSAPrivateKey):
-        raise TypeError(f"{name} is not an RSA key")
-    return key
+    """A fixed key of the simulated cards: published, worthless by design."""
+    return load_test_key(name, "demail_hw_simulators.card")
 
 
 def build_card(

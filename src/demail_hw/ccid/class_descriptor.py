@@ -8,12 +8,17 @@ from typing import Final, NamedTuple
 
 from demail_hw.errors import Layer, Outcome, ProtocolViolation
 from demail_hw.interfaces import Buffer
-from demail_hw.usb.descriptors import ConfigurationDescriptor, EndpointDescriptor, InterfaceDescriptor, TransferType
+from demail_hw.usb.descriptors import (
+    SMART_CARD_CLASS,
+    ConfigurationDescriptor,
+    EndpointDescriptor,
+    InterfaceDescriptor,
+    TransferType,
+)
 
 __all__ = [
     "CCID_DESCRIPTOR_SIZE",
     "CCID_DESCRIPTOR_TYPE",
-    "CCID_INTERFACE_CLASS",
     "CcidDescriptor",
     "CcidInterface",
     "ExchangeLevel",
@@ -23,7 +28,8 @@ __all__ = [
 
 CCID_DESCRIPTOR_SIZE: Final = 54
 CCID_DESCRIPTOR_TYPE: Final = 0x21
-CCID_INTERFACE_CLASS: Final = 0x0B
+_LONGEST_MESSAGE: Final = 65554
+"""The most that dwMaxCCIDMessageLength may say: the longest command APDU and a header (CCID 1.10, table 5.1-1)."""
 _VENDOR_INTERFACE_CLASS: Final = 0xFF
 
 _LAYOUT = struct.Struct("<BBHBBIIIBIIBIIIIIBBHBB")
@@ -94,6 +100,11 @@ class CcidDescriptor:
         """The highest level that the reader works at."""
         return next((level for flag, level in _LEVELS if flag in self.features), ExchangeLevel.CHARACTER)
 
+    @property
+    def message_limit(self) -> int:
+        """The longest message to expect, in bytes: dwMaxCCIDMessageLength, unless it says more than it may."""
+        return min(self.max_message_length, _LONGEST_MESSAGE)
+
     def encode(self) -> bytes:
         """54 bytes."""
         return _LAYOUT.pack(CCID_DESCRIPTOR_SIZE, CCID_DESCRIPTOR_TYPE, *dataclasses.astuple(self))
@@ -133,7 +144,7 @@ def find_ccid_interface(configuration: Buffer) -> CcidInterface:
     """
     for interface in ConfigurationDescriptor.decode(configuration).interfaces:
         encoded = _class_descriptor(interface)
-        if encoded is not None and interface.interface_class in (CCID_INTERFACE_CLASS, _VENDOR_INTERFACE_CLASS):
+        if encoded is not None and interface.interface_class in (SMART_CARD_CLASS, _VENDOR_INTERFACE_CLASS):
             return _read_interface(interface, encoded)
     raise ProtocolViolation(
         "The USB device has no smart card reader interface.", layer=Layer.READER, outcome=Outcome.NOT_SENT

@@ -49,7 +49,7 @@ class ExtendedApduLevel:
     __slots__ = ("_capacity",)
 
     def __init__(self, descriptor: CcidDescriptor) -> None:
-        self._capacity = descriptor.max_message_length - HEADER_SIZE
+        self._capacity = descriptor.message_limit - HEADER_SIZE
 
     @property
     def limits(self) -> CardLimits:

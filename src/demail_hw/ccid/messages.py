@@ -217,7 +217,8 @@ class ResetParameters(_Bare):
 class SetParameters(_Message):
     """PC_to_RDR_SetParameters (6.1.7); the answer is :class:`Parameters`.
 
-    ``data``: an encoded :class:`T0Parameters` or :class:`T1Parameters`, as ``protocol`` says.
+    ``data``: an encoded :class:`~demail_hw.ccid.parameters.T0ProtocolData` or
+    :class:`~demail_hw.ccid.parameters.T1ProtocolData`, as ``protocol`` says.
     """
 
     message_type = MessageType.SET_PARAMETERS

@@ -160,17 +160,17 @@ class CcidConnection:
             raise RuntimeError("a card command needs a transaction of this thread")
         slot = self._slot
         if slot.epoch != self._epoch:
-            raise _lost()
+            raise _lost(self._epoch)
         return slot.transmit(command, deadline=deadline)
 
     def reset(self, *, deadline: Deadline) -> None:
         """Power the card off and on again; the epoch changes."""
         with _alone(self._lock, deadline):
             if not self.alive:
-                raise _lost()
+                raise _lost(self._epoch)
             if self._slot.card_status(deadline=deadline) is not IccStatus.ACTIVE:
                 # It was out, or is another one: whoever wants it must find out first which card it is.
-                raise _lost()
+                raise _lost(self._epoch)
             self._slot.power_off(deadline=deadline)
             self._power_on(deadline)
 
@@ -196,5 +196,8 @@ def _alone(lock: CardLock, deadline: Deadline) -> AbstractContextManager[object]
     return contextlib.nullcontext() if lock.held else lock.hold(deadline=deadline)
 
 
-def _lost() -> CardRemoved:
-    return CardRemoved("The connection to the card was lost before.", outcome=Outcome.NOT_SENT)
+def _lost(epoch: int) -> CardRemoved:
+    what = "was closed" if epoch == _CLOSED else "was lost before"
+    return CardRemoved(
+        f"The connection to the card {what}.", outcome=Outcome.NOT_SENT, remedy="Open the provider anew."
+    )

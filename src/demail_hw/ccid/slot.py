@@ -55,7 +55,7 @@ class Slot:
         self._interface = interface
         self._level = exchange_level(interface.descriptor)
         self._host = CcidHost(
-            max_message_length=interface.descriptor.max_message_length,
+            max_message_length=interface.descriptor.message_limit,
             packet_size=interface.bulk_in.max_packet_size,
             first_read=first_read,
         )

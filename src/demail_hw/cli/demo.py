@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.serialization.pkcs7 import PKCS7EnvelopeBuil
 from demail_hw import cms, gateway
 from demail_hw.cli.output import Report, json_option
 from demail_hw.cli.probe import probe_facts
-from demail_hw.cli.simulator_process import running_simulator
-from demail_hw.errors import SignatureInvalid
+from demail_hw.cli.simulator_process import ended_by_signals, running_simulator
+from demail_hw.errors import DecryptionFailed, SignatureInvalid
 from demail_hw.identity import Identity, KeyRole
 from demail_hw.interfaces import KeyProvider
 from demail_hw.keys.provider import open_provider
@@ -39,7 +39,11 @@ def demo_command(report: Report) -> None:
     """Sign, decrypt and open the De-Mail gateway with a simulated card behind a simulated USB server: key, TCOS
     APDU, CCID, USB/IP, TCP, and all the way back."""
     say: Callable[[str], object] = _silent if report.as_json else click.echo
-    with tempfile.TemporaryDirectory(prefix="demail-hw-demo-") as folder, contextlib.ExitStack() as simulators:
+    with (
+        ended_by_signals(),
+        tempfile.TemporaryDirectory(prefix="demail-hw-demo-") as folder,
+        contextlib.ExitStack() as simulators,
+    ):
         usb_server = simulators.enter_context(running_simulator("usb-server", "--listen", "127.0.0.1:0"))
         de_mail = simulators.enter_context(running_simulator("gateway", "--listen", "127.0.0.1:0"))
         say(f"USB server   {usb_server}  with a uTrust 2700 F and a TCOS 3 NetKey card (simulated)")
@@ -106,8 +110,9 @@ def _decrypt(identity: Identity) -> str:
         .add_recipient(identity.certificate)
         .encrypt(Encoding.SMIME, [PKCS7Options.Binary])
     )
-    text = cms.decrypt(envelope, identity).decode()
-    return f"{len(text)} characters, {'the same' if text == _LETTER else 'NOT the same'} as were encrypted"
+    if cms.decrypt(envelope, identity) != _LETTER.encode():
+        raise DecryptionFailed("The card decrypted another text than was encrypted.")
+    return f"{len(_LETTER)} characters, the same as were encrypted"
 
 
 def _speed(provider: KeyProvider) -> str:
@@ -115,4 +120,5 @@ def _speed(provider: KeyProvider) -> str:
     began = time.perf_counter()
     for number in range(_SIGNATURES):
         cms.sign(number.to_bytes(4, "big"), identity, form=cms.SignedForm.DER)
-    return f"{_SIGNATURES / (time.perf_counter() - began):.0f} CMS signatures a second, each verified before it is returned"
+    per_second = _SIGNATURES / (time.perf_counter() - began)
+    return f"{per_second:.0f} CMS signatures a second, each verified before it is returned"

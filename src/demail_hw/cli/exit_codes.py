@@ -5,7 +5,10 @@ from typing import Final
 
 from demail_hw import errors
 
-__all__ = ["ExitCode", "exit_code_of"]
+__all__ = ["SIGNALLED", "ExitCode", "exit_code_of"]
+
+SIGNALLED: Final = 128
+"""The exit code of a program that a signal ended is this and the signal's number, as in a shell."""
 
 
 class ExitCode(enum.IntEnum):

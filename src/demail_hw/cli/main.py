@@ -3,14 +3,16 @@
 import importlib
 import importlib.metadata
 import logging
+import os
+import signal
 import sys
 import warnings
 from typing import Final, TextIO
 
 import click
 
-from demail_hw.cli.exit_codes import ExitCode, exit_code_of
-from demail_hw.cli.output import error_report
+from demail_hw.cli.exit_codes import SIGNALLED, ExitCode, exit_code_of
+from demail_hw.cli.output import JSON_OPTION, error_report, usage_report
 from demail_hw.errors import HardwareError
 
 __all__ = ["main"]
@@ -73,20 +75,32 @@ def _warn(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     warnings.showwarning = _warn
-    context_meta: dict[str, bool] = {}
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    # Asked here and not of click: an error in the words themselves is told in JSON too.
+    as_json = JSON_OPTION in words
     try:
-        with _group.make_context("demail-hw", list(sys.argv[1:] if arguments is None else arguments)) as context:
-            context_meta = context.meta
+        with _group.make_context("demail-hw", list(words)) as context:
             _group.invoke(context)
     except HardwareError as error:
         code = exit_code_of(error)
-        click.echo(error_report(error, code, as_json=context_meta.get("as_json", False)), err=True)
+        click.echo(error_report(error, code, as_json=as_json), err=True)
         sys.exit(code)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
-        error.show()
+        if as_json:
+            click.echo(usage_report(error, ExitCode.USAGE), err=True)
+        else:
+            error.show()
         sys.exit(ExitCode.USAGE)
+    except BrokenPipeError:
+        _drop_standard_output()
+        sys.exit(SIGNALLED + signal.SIGPIPE)
     except (click.Abort, KeyboardInterrupt):
         click.echo("demail-hw: interrupted", err=True)
-        sys.exit(128 + 2)
+        sys.exit(SIGNALLED + signal.SIGINT)
+
+
+def _drop_standard_output() -> None:
+    """Whoever read it has seen enough; what is still buffered would fail again when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

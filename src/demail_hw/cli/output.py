@@ -1,17 +1,31 @@
 """What a command prints: text for people, or one JSON object; files only after all went well."""
 
+import contextlib
 import json
 import os
+import secrets
+import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import click
 
 from demail_hw.errors import HardwareError
 
-__all__ = ["JsonValue", "Report", "error_report", "json_option", "write_output"]
+__all__ = [
+    "JSON_OPTION",
+    "JsonValue",
+    "Report",
+    "error_report",
+    "json_option",
+    "os_errors_of",
+    "usage_report",
+    "write_output",
+]
+
+JSON_OPTION: Final = "--json"
 
 JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
 
@@ -43,36 +57,69 @@ def error_report(error: HardwareError, code: int, *, as_json: bool) -> str:
     return json.dumps({"error": facts}, ensure_ascii=False)
 
 
+def usage_report(error: click.ClickException, code: int) -> str:
+    """An error of the command line itself as JSON: its words, or a file that it names."""
+    facts = {"type": type(error).__name__, "message": error.format_message(), "exit_code": code}
+    return json.dumps({"error": facts}, ensure_ascii=False)
+
+
 def json_option(function: Callable[..., None]) -> Callable[..., None]:
     """``--json`` for a command, which gets a :class:`Report` named ``report``."""
 
     def to_report(context: click.Context, parameter: click.Parameter, value: bool) -> Report:  # noqa: ARG001  click's signature
-        context.find_root().meta["as_json"] = value
         return Report(as_json=value)
 
-    option = click.option(
-        "--json", "report", is_flag=True, is_eager=True, callback=to_report, help="Print one JSON object."
+    return click.option(JSON_OPTION, "report", is_flag=True, callback=to_report, help="Print one JSON object.")(
+        function
     )
-    return option(function)
+
+
+@contextlib.contextmanager
+def os_errors_of(path: str | Path) -> Iterator[None]:
+    """What the operating system has against a file becomes an error of the command line."""
+    try:
+        yield
+    except BrokenPipeError:  # nobody reads any more: no error of ours
+        raise
+    except OSError as error:
+        raise click.FileError(str(path), error.strerror or "it cannot be used") from error
 
 
 def write_output(path: str, content: bytes) -> None:
     """Write a result to a file, or to standard output for ``-``.
 
-    The file appears whole or not at all: it is written beside its place and renamed.
+    The file appears whole or not at all: it is written beside its place and renamed. A file that was there keeps its
+    mode, and a link stays one.
     """
-    if path == "-":
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
-        return
-    target = Path(path)
-    if target.exists() and not target.is_file():  # a device or a pipe cannot be replaced
-        target.write_bytes(content)
-        return
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    with os_errors_of(path):
+        if path == "-":
+            _write_standard_output(content)
+            return
+        target = Path(os.path.realpath(path))  # Path.resolve() raises a RuntimeError for links in a circle
+        if target.exists() and not target.is_file():  # a device or a pipe cannot be replaced
+            target.write_bytes(content)
+        else:
+            _replace(target, content)
+
+
+def _write_standard_output(content: bytes) -> None:
+    if sys.stdout is None:
+        raise click.FileError("-", "standard output is closed")
+    # Not through sys.stdout: what it cannot write it keeps, and it fails once more when Python ends.
+    with open(sys.stdout.fileno(), "wb", closefd=False) as stream:
+        stream.write(content)
+
+
+def _replace(target: Path, content: bytes) -> None:
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
+    draft = target.with_name(f".demail-hw-{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else mode)
     try:
-        draft.write_bytes(content)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+        if mode is not None:
+            draft.chmod(mode)
         draft.replace(target)
-    except OSError as error:
+    except BaseException:
         draft.unlink(missing_ok=True)
-        raise click.FileError(path, error.strerror or "cannot be written") from error
+        raise

@@ -9,10 +9,24 @@ from demail_hw import gateway
 from demail_hw.address import Address
 from demail_hw.cli.options import ADDRESS, pin_option, which_option
 from demail_hw.cli.output import JsonValue, Report, json_option
+from demail_hw.gateway.connector import parse_url
 from demail_hw.identity import KeyRole
 from demail_hw.keys.provider import open_provider
 
 __all__ = ["probe_command", "probe_facts"]
+
+
+class _UrlType(click.ParamType[str]):
+    """Looked at before the card is."""
+
+    name = "url"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            parse_url(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+        return value
 
 
 def probe_facts(result: gateway.ProbeResult) -> dict[str, JsonValue]:
@@ -24,7 +38,14 @@ def probe_facts(result: gateway.ProbeResult) -> dict[str, JsonValue]:
 @click.argument("address", metavar="URI", type=ADDRESS)
 @pin_option
 @which_option
-@click.option("--gateway", "url", required=True, metavar="URL", help="The De-Mail gateway, https://HOST[:PORT].")
+@click.option(
+    "--gateway",
+    "url",
+    required=True,
+    metavar="URL",
+    type=_UrlType(),
+    help="The De-Mail gateway, https://HOST[:PORT][/PATH].",
+)
 @click.option(
     "--ca",
     required=True,

@@ -25,7 +25,7 @@ def readers_command(addresses: tuple[Address, ...], report: Report) -> None:
         found = [info for address in addresses for info in find_readers(address)]
     else:
         found = [info for address in _EVERYWHERE for info in _if_there(address)]
-    report.show({"readers": [_facts(info) for info in found]}, "\n".join(map(_line, found)))
+    report.show({"readers": [_facts(info) for info in found]}, "\n".join(map(_line, found)) or "no free reader")
 
 
 def _if_there(address: Address) -> tuple[ReaderInfo, ...]:

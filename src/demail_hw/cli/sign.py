@@ -58,6 +58,8 @@ def sign_command(
     """Sign IN with a key of the card at URI."""
     if format_name == "raw" and (opaque or outform != "smime"):
         raise click.UsageError("--opaque and --outform belong to --format cms")
+    if format_name == "cms" and role != KeyRole.SIGNATURE.value:
+        click.echo(f"demail-hw: warning: the certificate of the {role} key is not one for signing messages", err=True)
     data = source.read()
     with open_provider(address, pin, which=which) as provider:
         identity = provider.identity(KeyRole(role))

@@ -1,20 +1,27 @@
 """``demail-hw simulate``: the other end of every wire, to develop and test without hardware."""
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 import click
 
 from demail_hw.cli.options import ENDPOINT
-from demail_hw.cli.output import JsonValue, Report, json_option
+from demail_hw.cli.output import JsonValue, Report, json_option, os_errors_of
+from demail_hw.errors import TransportError
 
 __all__ = ["simulate_command"]
 
 _GATEWAY_MODES = ("1.2", "1.3")
+
+
+_until_eof_option = click.option(
+    "--until-eof", is_flag=True, help="Also stop when standard input ends: for a parent that may be killed."
+)
 
 
 @click.group("simulate")
@@ -25,8 +32,9 @@ def simulate_command() -> None:
 @simulate_command.command("usb-server")
 @click.option("--listen", type=ENDPOINT, default="127.0.0.1:3240", show_default=True, metavar="HOST:PORT")
 @click.option("--personality", default="netkey3", show_default=True, help="What card is in the reader.")
+@_until_eof_option
 @json_option
-def usb_server_command(listen: tuple[str, int], personality: str, report: Report) -> None:
+def usb_server_command(listen: tuple[str, int], personality: str, until_eof: bool, report: Report) -> None:
     """A USB/IP server with a uTrust 2700 F and a card in it. Port 0 takes a free one. USB/IP knows no password:
     whoever reaches the port has the card."""
     from demail_hw_drivers.usbip_server import UsbIpServer
@@ -34,11 +42,15 @@ def usb_server_command(listen: tuple[str, int], personality: str, report: Report
     from demail_hw_simulators.ccid_device import SimulatedUsbReader
 
     host, port = listen
-    reader = SimulatedUsbReader(open_card(personality))
-    with _until_stopped() as stopped, UsbIpServer([reader], host=host, port=port) as server:
+    try:
+        card = open_card(personality)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--personality") from error
+    reader = SimulatedUsbReader(card)
+    with _stop_signals() as numbers, UsbIpServer([reader], host=host, port=port) as server:
         address = f"usbip://{_netloc(host, server.port)}/"
         _ready(report, "usb-server", address, {"port": server.port, "personality": personality})
-        stopped.wait()
+        _wait_for_stop(numbers, until_eof=until_eof)
 
 
 @simulate_command.command("gateway")
@@ -46,17 +58,27 @@ def usb_server_command(listen: tuple[str, int], personality: str, report: Report
 @click.option(
     "--tls", type=click.Choice(_GATEWAY_MODES), default="1.2", show_default=True, help="The one TLS version."
 )
+@_until_eof_option
 @json_option
-def gateway_command(listen: tuple[str, int], tls: str, report: Report) -> None:
+def gateway_command(listen: tuple[str, int], tls: str, until_eof: bool, report: Report) -> None:
     """A De-Mail gateway: HTTPS, client certificate required, GET /domains. Its interface is ours; the real
     gateway's is not public."""
     from demail_hw_simulators.gateway import SimulatedGateway, TlsMode
 
     host, port = listen
     mode = TlsMode.TLS13 if tls == "1.3" else TlsMode.TLS12
-    with _until_stopped() as stopped, SimulatedGateway(host=host, port=port, mode=mode) as server:
+    server = SimulatedGateway(host=host, port=port, mode=mode)
+    with _stop_signals() as numbers, contextlib.closing(server):
+        try:
+            server.start()
+        except OSError as error:
+            raise TransportError(
+                f"The gateway cannot listen on {_netloc(host, port)}: {error.strerror}.",
+                transient=False,
+                remedy="Choose another address or port, or stop the server that has it.",
+            ) from error
         _ready(report, "gateway", f"https://{_netloc(host, server.port)}", {"port": server.port, "tls": tls})
-        stopped.wait()
+        _wait_for_stop(numbers, until_eof=until_eof)
 
 
 @simulate_command.command("ca")
@@ -66,8 +88,8 @@ def ca_command(output: Path, report: Report) -> None:
     """Write the simulated authorities: telesec-root.pem, telesec-chain.pem, gateway-ca.pem."""
     from demail_hw_simulators.ca import write_trust
 
-    output.mkdir(parents=True, exist_ok=True)
-    names = [str(path) for path in write_trust(output)]
+    with os_errors_of(output):
+        names = [str(path) for path in write_trust(output)]
     report.show({"files": list(names)}, "\n".join(names))
 
 
@@ -80,16 +102,24 @@ def _ready(report: Report, what: str, address: str, facts: dict[str, JsonValue])
 
 
 @contextlib.contextmanager
-def _until_stopped() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set."""
-    stopped = threading.Event()
-
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  the signature of a signal handler
-        stopped.set()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+def _stop_signals() -> Iterator[frozenset[signal.Signals]]:
+    """SIGTERM and SIGINT, blocked here and in every thread that is started in the block: they wait for
+    :func:`_wait_for_stop`, and no thread takes one away."""
+    numbers = frozenset({signal.SIGTERM, signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
-        yield stopped
+        yield numbers
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _wait_for_stop(numbers: frozenset[signal.Signals], *, until_eof: bool) -> None:
+    if until_eof:
+        threading.Thread(target=_terminate_at_eof, daemon=True).start()
+    signal.sigwait(numbers)
+
+
+def _terminate_at_eof() -> None:
+    while sys.stdin.buffer.read(1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -25,6 +25,8 @@ def decrypt(message: bytes, identity: Identity) -> bytes:
     :class:`~demail_hw.errors.AlgorithmNotSupported` if an algorithm is none of these;
     :class:`~demail_hw.errors.DecryptionFailed` if it is damaged, and never says where.
     """
+    if not isinstance(message, bytes):
+        raise TypeError("message must be bytes")
     private_key = identity.private_key
     if not isinstance(private_key, rsa.RSAPrivateKey):
         raise AlgorithmNotSupported("S/MIME messages are decrypted with RSA keys only.")

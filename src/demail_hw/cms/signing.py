@@ -53,6 +53,8 @@ def sign(
     ``ValueError`` for another hash, a detached ``OPAQUE``, a time without a zone, and a message whose
     Content-Transfer-Encoding is binary as ``MULTIPART``.
     """
+    if not isinstance(message, bytes):
+        raise TypeError("message must be bytes")
     signer = _Signer(identity, hash_algorithm, _aware(signing_time))
     match form:
         case SignedForm.MULTIPART:

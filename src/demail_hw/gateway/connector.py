@@ -23,7 +23,7 @@ from demail_hw.interfaces import Deadline, Timeouts
 from demail_hw.tls import client_context
 from demail_hw.tls.policy import DEMAIL, SignatureScheme, signature_schemes
 
-__all__ = ["ProbeResult", "probe", "probe_over"]
+__all__ = ["ProbeResult", "parse_url", "probe", "probe_over"]
 
 _HTTPS: Final = 443
 _MAX_ANSWER: Final = 1 << 20
@@ -65,7 +65,7 @@ def probe(
     raised, if it failed in the handshake; :class:`~demail_hw.errors.ConfigurationError` for a CA file that cannot
     be used; those of :func:`~demail_hw.tls.client_context`; ``ValueError`` for a bad URL.
     """
-    place = _parse(url)
+    place = parse_url(url)
     return _probe(
         _context(identity, cafile),
         *place,
@@ -90,7 +90,7 @@ def probe_over(
     context: ssl.SSLContext, url: str, *, client: x509.Certificate, timeouts: Timeouts | None = None
 ) -> ProbeResult:
     """The same over a context that somebody else made; ``client``: the certificate that it shows."""
-    return _probe(context, *_parse(url), client=client, schemes=(), timeouts=timeouts or Timeouts())
+    return _probe(context, *parse_url(url), client=client, schemes=(), timeouts=timeouts or Timeouts())
 
 
 def _probe(
@@ -123,7 +123,8 @@ def _explained(
     return None if explanation is None else situation.error(*explanation)
 
 
-def _parse(url: str) -> tuple[Endpoint, str]:
+def parse_url(url: str) -> tuple[Endpoint, str]:
+    """Where a gateway is, and the path of its list of domains. ``ValueError`` for a bad URL."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme != "https" or not parts.hostname:
         raise ValueError("a gateway's address is https://HOST[:PORT][/PATH]")

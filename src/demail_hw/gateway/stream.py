@@ -85,17 +85,23 @@ def open_connection(addresses: _Resolved, *, deadline: Deadline) -> socket.socke
     """TCP to the first address that answers. ``OSError``: that of the last one."""
     failure: OSError = TimeoutError("the deadline is over")
     for family, kind, protocol, _, address in addresses:
-        connection = socket.socket(family, kind, protocol)
         try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.settimeout(remaining(deadline))
-            connection.connect(address)
+            # A machine without IPv6 may be told IPv6 addresses, and has no such socket.
+            return _connect(socket.socket(family, kind, protocol), address, deadline)
         except OSError as error:
-            connection.close()
             failure = error
-        else:
-            return connection
     raise failure
+
+
+def _connect(connection: socket.socket, address: _SocketAddress, deadline: Deadline) -> socket.socket:
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(remaining(deadline))
+        connection.connect(address)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 class TlsStream:

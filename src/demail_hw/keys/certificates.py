@@ -4,10 +4,10 @@ import logging
 from collections.abc import Iterator, Sequence
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from demail_hw.errors import CertificateError, FileNotFound, KeyNotFound, ProtocolViolation
+from demail_hw.errors import CardError, CertificateError, FileNotFound, KeyNotFound, ProtocolViolation
 from demail_hw.interfaces import Deadline
 from demail_hw.iso7816 import tlv
 from demail_hw.tcos.card import PublicKeyParts, TcosCard
@@ -54,7 +54,7 @@ def read_key_certificate(card: TcosCard, key: KeySlot, *, deadline: Deadline) ->
 
     It is the first of the key's certificate files whose public key is the key's own (EF.PK); where the card has no
     EF.PK, the first at all. Errors: :class:`~demail_hw.errors.KeyNotFound` if there is no certificate,
-    :class:`~demail_hw.errors.CertificateError` if it is broken or belongs to another key.
+    :class:`~demail_hw.errors.CertificateError` if it is broken, cannot be read, or belongs to another key.
     """
     expected = _read_public_key(card, key, deadline)
     strangers = []
@@ -85,13 +85,21 @@ def _read_certificate(
 ) -> x509.Certificate | None:
     try:
         der = unwrap(card.read_file(application, file_id, deadline=deadline))
-        return None if der is None else x509.load_der_x509_certificate(der)
     except FileNotFound:
         return None
-    except ValueError as error:
-        raise CertificateError(f"The certificate in EF {file_id:04X} is broken.") from error
-    except CertificateError as error:
+    except (CardError, CertificateError) as error:
         raise CertificateError(f"EF {file_id:04X}: {error.message}") from error
+    try:
+        return None if der is None else _decode(der)
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        raise CertificateError(f"The certificate in EF {file_id:04X} is broken.") from error
+
+
+def _decode(der: bytes) -> x509.Certificate:
+    certificate = x509.load_der_x509_certificate(der)
+    # These are decoded when they are asked for: now, so that what is broken in them is found here.
+    certificate.public_key(), certificate.subject, certificate.issuer
+    return certificate
 
 
 def _numbers(certificate: x509.Certificate) -> PublicKeyParts | None:
@@ -103,7 +111,7 @@ def _numbers(certificate: x509.Certificate) -> PublicKeyParts | None:
 
 
 def read_issuers(card: TcosCard, *, deadline: Deadline) -> tuple[x509.Certificate, ...]:
-    """The issuers' certificates that the card holds; inside a transaction. Broken ones are logged and left out."""
+    """The issuers' certificates that the card holds; inside a transaction. Unusable ones are logged and left out."""
     return tuple(_issuers(card, deadline))
 
 
@@ -134,6 +142,6 @@ def build_chain(certificate: x509.Certificate, issuers: Sequence[x509.Certificat
 def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True

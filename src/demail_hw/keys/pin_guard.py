@@ -88,18 +88,18 @@ def _refuse_unless_safe(pin: PinSlot, status: PinStatus) -> None:
         case PinState.READY:
             raise PinRefused(
                 f"The PIN {name} has its last try left, which is never spent unattended; nothing was sent.",
-                remedy="Verify the PIN with the card manager, where you see what you type, or unblock it by PUK.",
+                remedy="Verify it with the card maker's own software, where you see what you type.",
             )
         case PinState.BLOCKED:
             raise PinBlocked(f"The PIN {name} is blocked.")
         case PinState.NULL_PIN:
             raise PinNotInitialized(f"The PIN {name} still is the card's NullPIN.")
         case PinState.ABSENT:
-            raise PinRefused(f"The card has no PIN {name}.", remedy="Name another PIN with which=.")
+            raise PinRefused(f"The card has no PIN {name}.", remedy="Name another PIN (which= or --which).")
         case PinState.UNREADABLE:
             raise PinRefused(
                 f"The card does not tell how many tries the PIN {name} has left; nothing was sent.",
-                remedy="Check the card with the card manager.",
+                remedy="Check the card with its maker's own software.",
             )
 
 

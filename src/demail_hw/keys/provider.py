@@ -53,9 +53,11 @@ def open_provider(
 def _pin_source(pin: PinSource | str | Callable[[], Buffer] | None) -> PinSource | None:
     if isinstance(pin, str):
         return parse_pin_source(pin)
+    if pin is None or hasattr(pin, "read"):
+        return pin
     if callable(pin):
         return CallablePinSource(pin)
-    return pin
+    raise TypeError("pin is a PIN source, its text such as 'file:PATH', or a function; never the PIN itself")
 
 
 class _CardOperation(Protocol):
@@ -138,20 +140,21 @@ class TcosKeyProvider:
         """Every key of the card that has a good certificate and that the PIN opens."""
         return tuple(found for found in self._found.values() if isinstance(found, Identity))
 
-    def identity(self, role: KeyRole) -> Identity:
-        """The key of this role.
+    def identity(self, role: KeyRole | str) -> Identity:
+        """The key of this role, which its name names as well. ``ValueError`` if there is no such role.
 
         Errors: :class:`~demail_hw.errors.KeyNotFound`; :class:`~demail_hw.errors.CertificateError` if its
         certificate is broken or belongs to another key.
         """
+        role = KeyRole(role)
         found = self._found.get(role)
         if isinstance(found, Identity):
             return found
         if found is not None:
-            raise found
+            raise found.with_traceback(None)  # it is kept: without this, it would grow with each call
         raise KeyNotFound(
             f"The PIN {self._which.value} opens no {role.value} key on this card.",
-            remedy="Name another PIN with which=.",
+            remedy="Name another PIN (which= or --which).",
         )
 
     def close(self) -> None:

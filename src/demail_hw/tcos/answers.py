@@ -42,8 +42,8 @@ def check(response: ResponseApdu, command: CommandApdu, *, also: frozenset[int] 
     )
 
 
-def check_pin_answer(response: ResponseApdu, command: CommandApdu) -> None:
-    """Success of a command that carried a PIN (ISO 7816-4, 11.5; 6985 is TCOS' NullPIN).
+def check_pin_answer(response: ResponseApdu, command: CommandApdu, name: str) -> None:
+    """Success of a command that carried the PIN of this name (ISO 7816-4, 11.5; 6985 is TCOS' NullPIN).
 
     Errors: :class:`~demail_hw.errors.PinIncorrect`, :class:`~demail_hw.errors.PinBlocked`,
     :class:`~demail_hw.errors.PinNotInitialized`, or another :class:`~demail_hw.errors.CardError`.
@@ -51,14 +51,14 @@ def check_pin_answer(response: ResponseApdu, command: CommandApdu) -> None:
     status = response.status
     left = retries_left(status)
     if status == StatusWord.AUTHENTICATION_METHOD_BLOCKED or left == 0:
-        raise PinBlocked("The PIN is blocked.", status=status, command=command.name)
+        raise PinBlocked(f"The PIN {name} is blocked.", status=status, command=command.name)
     if left is not None:
         raise PinIncorrect(
-            f"The card refused the PIN; {left} {'try is' if left == 1 else 'tries are'} left.",
+            f"The card refused the PIN {name}; {left} {'try is' if left == 1 else 'tries are'} left.",
             retries_left=left,
             status=status,
             command=command.name,
         )
     if status == StatusWord.CONDITIONS_OF_USE_NOT_SATISFIED:
-        raise PinNotInitialized("The card still has its NullPIN.", status=status, command=command.name)
+        raise PinNotInitialized(f"The PIN {name} still is the card's NullPIN.", status=status, command=command.name)
     check(response, command)

@@ -173,7 +173,10 @@ class TcosCard:
 
     def pin_status(self, pin: PinSlot, *, deadline: Deadline) -> PinStatus:
         """Ask for the tries left; spends none."""
-        self._select_for(pin, deadline)
+        try:
+            self._select_for(pin, deadline)
+        except FileNotFound:  # not every card has every application
+            return PinStatus(PinState.ABSENT)
         status = self._send(commands.pin_status(pin.reference), deadline).status
         left = retries_left(status)
         if left is not None:
@@ -187,7 +190,8 @@ class TcosCard:
         """
         self._select_for(pin, deadline)
         command = commands.verify(permit)
-        check_pin_answer(self._send(command, deadline), command)
+        self._verified -= {pin}  # a wrong one closes what a right one opened
+        check_pin_answer(self._send(command, deadline), command, pin.name.value)
         self._verified |= {pin}
 
     def is_verified(self, pin: PinSlot) -> bool:

@@ -69,10 +69,18 @@ class UsbIpClient:
         """The sequence numbers of the transfers that have no answer yet, oldest first."""
         return tuple(self._pending)
 
+    @property
+    def unlinking(self) -> bool:
+        """True while the server owes the answer to an unlink."""
+        return bool(self._unlinks)
+
     def next_seqnum(self) -> int:
-        """A fresh sequence number, from 1 on."""
-        self._seqnum = self._seqnum % MAX_SEQNUM + 1
-        return self._seqnum
+        """A sequence number that nothing pending has, from 1 on."""
+        self._seqnum = seqnum = self._seqnum % MAX_SEQNUM + 1
+        if seqnum in self._pending or seqnum in self._unlinks:
+            # They have wrapped round, and what is pending for days (an interrupt transfer) keeps its own.
+            return self.next_seqnum()
+        return seqnum
 
     def send(self, request: ClientRequest, data: Buffers = ()) -> Sequence[Buffer]:
         """The bytes of a request as a gather list; ``data`` of an OUT transfer is passed on uncopied."""

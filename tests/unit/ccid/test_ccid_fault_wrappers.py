@@ -216,6 +216,13 @@ def test_link_is_cut_after_so_many_bytes(count: int) -> None:
     assert talk(LinkFault(piece_size=1, cut_after=count), data) == data[:count]
 
 
+def test_link_to_a_server_that_is_not_there_is_closed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nobody = listener.getsockname()
+    with LinkFaults(nobody, WHOLE) as link, socket.create_connection(link.address, 5) as client:
+        assert client.recv(1) == b""
+
+
 def test_pieces_of_a_link() -> None:
     assert list(WHOLE.pieces(b"abc", 5)) == [b"abc"]
     assert list(BYTE_BY_BYTE.pieces(b"abc", 5)) == [b"a", b"b", b"c"]

@@ -148,6 +148,17 @@ def test_answer_waits_for_its_transfer_and_a_transfer_for_its_answer() -> None:
     assert early == [TransferResult(0, bytes.fromhex("81000000000002000000"))]
 
 
+def test_host_that_never_reads_is_stalled_and_may_go_on_when_it_has_read() -> None:
+    host = powered(EchoCard())
+    results = [host.submit(0x01, data=bytes.fromhex("65000000000001000000")) for _ in range(18)]
+    assert results == [[DONE]] * 16 + [[STALL]] * 2
+    answers = [host.submit(0x82, 64) for _ in range(17)]
+    assert answers == [[TransferResult(0, bytes.fromhex("81000000000001000000"))]] * 16 + [[]]
+    host.control("0201000001000000")
+    assert host.submit(0x01, data=bytes.fromhex("65000000000002000000")) == [DONE]
+    assert answers[-1] == [TransferResult(0, bytes.fromhex("81000000000002000000"))]
+
+
 def read_all(host: Host, lengths: list[int]) -> list[bytes]:
     host.submit(0x01, data=bytes.fromhex("6f04000000000100000000a40400"))
     results = [result for length in lengths for result in host.submit(0x82, length)]

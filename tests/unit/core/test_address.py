@@ -40,6 +40,9 @@ def test_selectors() -> None:
     [
         ("server", "no scheme"),
         ("", "no scheme"),
+        ("04e6:5710", "no scheme"),
+        ("usbip://server/?card=", "empty"),
+        ("usbip://server/?card=89&card=90", "twice"),
         ("usbip://server/?cart=1", "unknown parameter 'cart'"),
         ("usbip://server:99999/", "ort"),
         ("usbip://server:abc/", "ort"),
@@ -51,9 +54,10 @@ def test_what_is_wrong(text: str, complaint: str) -> None:
         Address.parse(text)
 
 
-def test_a_password_is_not_repeated() -> None:
+@pytest.mark.parametrize("rest", ["", "?cart=1"])
+def test_a_password_is_not_repeated(rest: str) -> None:
     with pytest.raises(ValueError, match="password") as caught:
-        Address.parse("usbip://user:654321@server/")
+        Address.parse(f"usbip://user:654321@server/{rest}")
     assert "654321" not in str(caught.value)
 
 

@@ -1,4 +1,5 @@
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,27 @@ def test_credential(tmp_path: Path) -> None:
         parse_pin_source("credential:../pin", environment={})
 
 
+def test_a_credential_has_the_mask_of_its_acl_for_group_bits(tmp_path: Path) -> None:
+    source = parse_pin_source("credential:pin", environment={"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    pin_file(tmp_path, b"123456\n", 0o440)
+    assert bytes(source.read().buffer) == b"123456"
+    pin_file(tmp_path, b"123456\n", 0o444)
+    with pytest.raises(ConfigurationError, match="0444"):
+        source.read()
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pin", 0o600)
+    with pytest.raises(ConfigurationError, match="not a regular file"):
+        parse_pin_source(f"file:{tmp_path}/pin").read()
+
+
+def test_what_is_not_unicode_is_kept_out_of_the_error() -> None:
+    source = parse_pin_source("env:PIN", environment={"PIN": os.fsdecode(b"12345\xe4")})
+    with pytest.warns(RuntimeWarning), source.read() as secret:
+        assert not bytes(secret.buffer).isascii()  # so the guard refuses it
+
+
 def test_environment_is_warned_about() -> None:
     source = parse_pin_source("env:PIN", environment={"PIN": "123456"})
     with pytest.warns(RuntimeWarning, match="file: or credential:") as warned:
@@ -73,6 +95,9 @@ def test_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_prompt_fails_at_once_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("123456\n"))
+    with pytest.raises(PinRequired, match="no terminal"):
+        parse_pin_source("prompt:").read()
+    monkeypatch.setattr("sys.stdin", None)  # as in a process that was started with standard input closed
     with pytest.raises(PinRequired, match="no terminal"):
         parse_pin_source("prompt:").read()
 

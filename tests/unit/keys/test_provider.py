@@ -1,10 +1,12 @@
 """The provider of a TCOS card: what it opens, what it sends in steady state, and what it does with bad cards."""
 
 import time
+import traceback
 
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 
 import demail_hw
 from demail_hw import Identity, KeyRole, PinName, Timeouts
@@ -20,6 +22,7 @@ from demail_hw.errors import (
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.provider import TcosKeyProvider
 from demail_hw.pin_sources import CallablePinSource
+from demail_hw_simulators.ca import telesec_ca
 from demail_hw_simulators.card.personalities import open_card
 from demail_hw_simulators.interfaces import SimulatedCard
 from demail_hw_simulators.sim_reader import SimulatedReader
@@ -193,10 +196,48 @@ def test_a_broken_certificate_spoils_its_own_key_only(content: bytes) -> None:
 
 
 def der_of(role: KeyRole) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding
-
     with demail_hw.open_provider("sim:") as provider:
         return provider.identity(role).certificate.public_bytes(Encoding.DER)
+
+
+BROKEN_INSIDE = {
+    "version": ("a003020102", "a003020109"),
+    "kind of key": ("2a864886f70d010101", "2a864886f70d010163"),
+    "public exponent": ("0203010001", "0203010000"),
+    "name": ("0c1254455354", "0c12ff455354"),
+}
+"""What cryptography finds only when it is asked for that part: hexadecimal, good and broken."""
+
+
+@pytest.mark.parametrize(("good", "broken"), BROKEN_INSIDE.values(), ids=BROKEN_INSIDE)
+def test_what_is_broken_inside_a_certificate_spoils_its_own_key_only(good: str, broken: str) -> None:
+    der = der_of(KeyRole.SIGNATURE).hex()
+    assert good in der
+    provider = provider_of(WithFile(0xC000, bytes.fromhex(der.replace(good, broken))))
+    with pytest.raises(CertificateError, match="C000"):
+        provider.identity(KeyRole.SIGNATURE)
+    assert len(provider.identities()) == 2
+
+
+@pytest.mark.parametrize(("good", "broken"), BROKEN_INSIDE.values(), ids=BROKEN_INSIDE)
+def test_what_is_broken_inside_an_issuer_shortens_the_chain(good: str, broken: str) -> None:
+    der = telesec_ca().intermediate.public_bytes(Encoding.DER).hex()
+    provider = provider_of(WithFile(0xC008, bytes.fromhex(der.replace(good, broken))))
+    assert provider.identity(KeyRole.SIGNATURE).chain == ()
+
+
+def test_a_certificate_file_that_cannot_be_read_spoils_its_own_key_only() -> None:
+    class Shut(WithFile):
+        def change(self, command: bytes, answer: bytes) -> bytes:
+            shut = command[1] == READ_BINARY and self.selected == bytes.fromhex("C000")
+            return bytes.fromhex("6982") if shut else answer
+
+    provider = provider_of(Shut(0xC000, b""))
+    for _ in range(2):
+        with pytest.raises(CertificateError, match=r"C000.*6982") as caught:
+            provider.identity(KeyRole.SIGNATURE)
+        assert len(traceback.extract_tb(caught.value.__traceback__)) == 2  # here and there, however often
+    assert len(provider.identities()) == 2
 
 
 def test_the_certificate_of_another_key_is_not_taken() -> None:

@@ -243,3 +243,24 @@ def test_sequence_numbers_begin_at_1_and_never_become_0() -> None:
     assert [client.next_seqnum() for _ in range(3)] == [1, 2, 3]
     client._seqnum = 0xFFFFFFFE
     assert [client.next_seqnum() for _ in range(2)] == [0xFFFFFFFF, 1]
+
+
+def test_sequence_numbers_of_what_is_pending_are_left_out_when_they_wrap() -> None:
+    client = imported()
+    submit_in(client, 1)
+    client.send(CmdUnlink(2, READER.devid, 1))
+    client._seqnum = 0xFFFFFFFF
+
+    assert client.next_seqnum() == 3
+
+
+def test_an_unlink_is_owed_until_it_is_answered() -> None:
+    client = imported()
+    submit_in(client, 1)
+    assert not client.unlinking
+    client.send(CmdUnlink(2, READER.devid, 1))
+    assert client.unlinking
+    client.receive_data(RetUnlink(2, UrbStatus.ECONNRESET).encode())
+    drain(client)
+
+    assert not client.unlinking

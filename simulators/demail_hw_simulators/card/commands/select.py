@@ -9,7 +9,14 @@ from demail_hw.iso7816.apdu import CommandApdu, ResponseApdu
 from demail_hw.iso7816.status import StatusWord
 from demail_hw_simulators.card.commands.answers import field
 from demail_hw_simulators.card.fcp import FCI_TEMPLATE, FCP_TEMPLATE, encode_control_information
-from demail_hw_simulators.card.file_system import MASTER_FILE, DedicatedFile, ElementaryFile, File, LifeCycle
+from demail_hw_simulators.card.file_system import (
+    MASTER_FILE,
+    MAXIMUM_NAME,
+    DedicatedFile,
+    ElementaryFile,
+    File,
+    LifeCycle,
+)
 from demail_hw_simulators.card.refusal import Refused
 from demail_hw_simulators.card.security import CardState
 
@@ -32,7 +39,6 @@ _TEMPLATES: Final[Mapping[int, int | None]] = MappingProxyType({0x00: FCI_TEMPLA
 """P2 -> the template that comes back (ISO 7816-4, 11.1.1)."""
 
 _IDENTIFIER: Final = 2
-_MAXIMUM_NAME: Final = 16
 
 
 class _Location(NamedTuple):
@@ -96,7 +102,7 @@ def _parent(card: CardState, data: bytes) -> _Location:
 
 
 def _by_name(card: CardState, data: bytes) -> _Location:
-    if not 0 < len(data) <= _MAXIMUM_NAME:
+    if not 0 < len(data) <= MAXIMUM_NAME:
         raise Refused(StatusWord.NC_INCONSISTENT_WITH_P1_P2)
     return _Location(card.file_system.application(data), None)
 

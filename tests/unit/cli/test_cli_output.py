@@ -1,0 +1,154 @@
+"""Where a command's result goes, and how an error is told."""
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from demail_hw.cli.exit_codes import ExitCode
+from demail_hw.cli.main import main
+from demail_hw.cli.output import write_output
+
+SIGPIPE_EXIT = 128 + 13
+
+
+@pytest.fixture(autouse=True)
+def _umask(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main() puts its own there
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_new_file_has_the_mode_of_any_other(tmp_path: Path) -> None:
+    write_output(str(tmp_path / "out"), b"new")
+    assert (tmp_path / "out").read_bytes() == b"new"
+    assert mode(tmp_path / "out") == 0o644
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("before", [0o600, 0o640, 0o666])
+def test_a_file_that_was_there_keeps_its_mode(tmp_path: Path, before: int) -> None:
+    target = tmp_path / "out"
+    target.write_bytes(b"old")
+    target.chmod(before)
+    write_output(str(target), b"new")
+    assert (target.read_bytes(), mode(target)) == (b"new", before)
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    write_output(str(tmp_path / "link"), b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "out").read_bytes() == b"new"
+
+
+def test_links_in_a_circle_are_written_over(tmp_path: Path) -> None:
+    circle = tmp_path / "circle"
+    circle.symlink_to(circle)
+    write_output(str(circle), b"new")
+    assert circle.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, PermissionError(13, "Permission denied")])
+def test_what_goes_wrong_leaves_the_old_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(_draft: Path, _target: Path) -> None:
+        raise error
+
+    target = tmp_path / "out"
+    target.write_bytes(b"old")
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises((KeyboardInterrupt, click.FileError)):
+        write_output(str(target), b"new")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("out", b"old")]
+
+
+@pytest.mark.parametrize("where", ["", "none/out"])
+def test_what_cannot_be_written_is_an_error_of_the_command_line(tmp_path: Path, where: str) -> None:
+    with pytest.raises(click.FileError):
+        write_output(str(tmp_path / where), b"new")
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--json"])
+    captured = capsys.readouterr()
+    error = json.loads(captured.err)["error"]
+    assert captured.out == ""
+    assert isinstance(error, dict)
+    assert stopped.value.code == error["exit_code"]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("nope", "nope"),
+        ("sign", "URI"),
+        ("sign sim: --key signature --pin env:X", "IN"),
+        ("sign sim: FILE --key signature --pin env:X --no-such-option", "--no-such-option"),
+        ("sign nonsense FILE --key signature --pin env:X", "nonsense"),
+        ("sign sim: FILE.none --key signature --pin env:X", "FILE.none"),
+        ("sign sim: FILE --key signature --pin env:X --format raw --opaque", "--opaque"),
+        ("probe sim: --pin env:X --gateway http://gateway --ca FILE", "http://gateway"),
+        ("probe sim: --pin env:X --gateway https://gateway:99999 --ca FILE", "99999"),
+        ("simulate usb-server --personality nope", "netkey3-fresh"),
+        ("simulate ca -o FILE/folder", "FILE"),
+    ],
+)
+def test_every_error_of_the_command_line_is_told_in_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: str, named: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"x")
+    error = error_of(capsys, *arguments.replace("FILE", str(file)).split())
+    assert error["exit_code"] == ExitCode.USAGE
+    assert named.replace("FILE", str(file)) in str(error["message"])
+
+
+def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        listen = f"127.0.0.1:{server.getsockname()[1]}"
+        for simulator in ("gateway", "usb-server"):
+            error = error_of(capsys, "simulate", simulator, "--listen", listen)
+            assert error["exit_code"] == ExitCode.TRANSPORT
+            assert listen in str(error["message"])
+
+
+def test_a_reader_of_the_output_may_go_away() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "demail_hw.cli", "card", "info", "sim:"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (SIGPIPE_EXIT, b"")
+
+
+def test_a_full_disk_is_told_once() -> None:
+    command = [sys.executable, "-m", "demail_hw.cli", "sign", "sim:", "-", "--key", "signature", "--pin", "env:X"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command,
+            input=b"x",
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "X": "123456"},
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == ExitCode.USAGE
+    assert done.stderr.decode().splitlines()[1:] == ["Error: Could not open file '-': No space left on device"]
