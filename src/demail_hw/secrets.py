@@ -81,6 +81,11 @@ class PinPermit:
         self.reference = reference
         self._secrets: tuple[Pin, ...] | None = secrets
 
+    @property
+    def spent(self) -> bool:
+        """True once a command was built from it."""
+        return self._secrets is None
+
     def spend(self) -> tuple[memoryview, ...]:
         """The data field, once: ``RuntimeError`` the second time."""
         secrets, self._secrets = self._secrets, None

@@ -7,7 +7,7 @@ import click
 from demail_hw import cms
 from demail_hw.address import Address
 from demail_hw.cli.options import ADDRESS, input_argument, output_option, pin_option, which_option
-from demail_hw.cli.output import Report, json_option, write_output
+from demail_hw.cli.output import Report, deliver, json_option
 from demail_hw.identity import KeyRole
 from demail_hw.keys.provider import open_provider
 
@@ -26,6 +26,4 @@ def decrypt_command(address: Address, source: BinaryIO, pin: str, which: str, ou
     message = source.read()
     with open_provider(address, pin, which=which) as provider:
         content = cms.decrypt(message, provider.identity(KeyRole.ENCRYPTION))
-    write_output(output, content)
-    if output != "-":
-        report.show({"output": output, "bytes": len(content)}, f"{output}: {len(content)} bytes")
+    deliver(report, output, content, {}, "", private=True)

@@ -12,7 +12,7 @@ from typing import Final, TextIO
 import click
 
 from demail_hw.cli.exit_codes import SIGNALLED, ExitCode, exit_code_of
-from demail_hw.cli.output import JSON_OPTION, error_report, usage_report
+from demail_hw.cli.output import JSON_OPTION, LogHandler, error_report, usage_report
 from demail_hw.errors import HardwareError
 
 __all__ = ["main"]
@@ -58,7 +58,7 @@ def _group(verbose: bool) -> None:
     6 transport, 7 gateway or TLS, 8 key or message, 9 configuration.
     """
     if verbose:
-        logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s", stream=sys.stderr)
+        logging.getLogger().setLevel(logging.DEBUG)
 
 
 def _warn(
@@ -69,7 +69,8 @@ def _warn(
     file: TextIO | None = None,  # noqa: ARG001
     line: str | None = None,  # noqa: ARG001
 ) -> None:
-    click.echo(f"demail-hw: warning: {message}", err=True)
+    """In the place of warnings.showwarning: for a user, where in our code it came from says nothing."""
+    logging.getLogger("demail_hw").warning("%s", message)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -78,6 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Asked here and not of click: an error in the words themselves is told in JSON too.
     as_json = JSON_OPTION in words
+    logging.basicConfig(level=logging.WARNING, handlers=[LogHandler(as_json=as_json)])
     try:
         with _group.make_context("demail-hw", list(words)) as context:
             _group.invoke(context)

@@ -1,7 +1,9 @@
 """What a command prints: text for people, or one JSON object; files only after all went well."""
 
+import base64
 import contextlib
 import json
+import logging
 import os
 import secrets
 import stat
@@ -17,7 +19,9 @@ from demail_hw.errors import HardwareError
 __all__ = [
     "JSON_OPTION",
     "JsonValue",
+    "LogHandler",
     "Report",
+    "deliver",
     "error_report",
     "json_option",
     "os_errors_of",
@@ -26,6 +30,8 @@ __all__ = [
 ]
 
 JSON_OPTION: Final = "--json"
+_PRIVATE: Final = 0o600
+_PUBLIC: Final = 0o666  # less the umask
 
 JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
 
@@ -85,11 +91,51 @@ def os_errors_of(path: str | Path) -> Iterator[None]:
         raise click.FileError(str(path), error.strerror or "it cannot be used") from error
 
 
-def write_output(path: str, content: bytes) -> None:
+class LogHandler(logging.Handler):
+    """Tells on standard error what is logged: a line each, or a JSON object each."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__()
+        self._as_json = as_json
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it."""
+        level, message = record.levelname.lower(), record.getMessage()
+        if self._as_json:
+            click.echo(json.dumps({level: message, "logger": record.name}, ensure_ascii=False), err=True)
+        elif record.levelno >= logging.WARNING:
+            click.echo(f"demail-hw: {level}: {message}", err=True)
+        else:
+            click.echo(f"{record.name}: {message}", err=True)
+
+
+def deliver(
+    report: Report,
+    path: str,
+    content: bytes,
+    facts: Mapping[str, JsonValue],
+    text: str,
+    *,
+    private: bool = False,
+) -> None:
+    """Write a result where it belongs, and report on it.
+
+    What goes to standard output is the result alone; with ``--json`` it is in the object, as ``content`` in Base64.
+    """
+    result: dict[str, JsonValue] = {"output": path, "bytes": len(content), **facts}
+    if path == "-" and report.as_json:
+        report.show({**result, "content": base64.b64encode(content).decode()}, "")
+        return
+    write_output(path, content, private=private)
+    if path != "-":
+        report.show(result, f"{path}: {len(content)} bytes{text}")
+
+
+def write_output(path: str, content: bytes, *, private: bool = False) -> None:
     """Write a result to a file, or to standard output for ``-``.
 
     The file appears whole or not at all: it is written beside its place and renamed. A file that was there keeps its
-    mode, and a link stays one.
+    mode, and a link stays one; a new one that is ``private`` is for its owner alone.
     """
     with os_errors_of(path):
         if path == "-":
@@ -99,7 +145,7 @@ def write_output(path: str, content: bytes) -> None:
         if target.exists() and not target.is_file():  # a device or a pipe cannot be replaced
             target.write_bytes(content)
         else:
-            _replace(target, content)
+            _replace(target, content, _PRIVATE if private else _PUBLIC)
 
 
 def _write_standard_output(content: bytes) -> None:
@@ -110,10 +156,10 @@ def _write_standard_output(content: bytes) -> None:
         stream.write(content)
 
 
-def _replace(target: Path, content: bytes) -> None:
+def _replace(target: Path, content: bytes, new_mode: int) -> None:
     mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
     draft = target.with_name(f".demail-hw-{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else mode)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, new_mode if mode is None else mode)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)

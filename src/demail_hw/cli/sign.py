@@ -1,5 +1,6 @@
 """``demail-hw sign``."""
 
+import logging
 from typing import BinaryIO
 
 import click
@@ -10,12 +11,14 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from demail_hw import cms
 from demail_hw.address import Address
 from demail_hw.cli.options import ADDRESS, input_argument, key_option, output_option, pin_option, which_option
-from demail_hw.cli.output import Report, json_option, write_output
+from demail_hw.cli.output import Report, deliver, json_option
 from demail_hw.errors import AlgorithmNotSupported
 from demail_hw.identity import Identity, KeyRole
 from demail_hw.keys.provider import open_provider
 
 __all__ = ["sign_command"]
+
+_LOG = logging.getLogger(__name__)
 
 
 @click.command("sign")
@@ -59,20 +62,15 @@ def sign_command(
     if format_name == "raw" and (opaque or outform != "smime"):
         raise click.UsageError("--opaque and --outform belong to --format cms")
     if format_name == "cms" and role != KeyRole.SIGNATURE.value:
-        click.echo(f"demail-hw: warning: the certificate of the {role} key is not one for signing messages", err=True)
+        _LOG.warning("the certificate of the %s key is not one for signing messages", role)
     data = source.read()
     with open_provider(address, pin, which=which) as provider:
         identity = provider.identity(KeyRole(role))
         signed = (
             _raw(identity, data) if format_name == "raw" else _cms(identity, data, opaque=opaque, outform=outform)
         )
-    write_output(output, signed)
-    if output != "-":
-        subject = identity.certificate.subject.rfc4514_string()
-        report.show(
-            {"output": output, "bytes": len(signed), "key": role, "signer": subject},
-            f"{output}: {len(signed)} bytes, signed by {subject}",
-        )
+    subject = identity.certificate.subject.rfc4514_string()
+    deliver(report, output, signed, {"key": role, "signer": subject}, f", signed by {subject}")
 
 
 def _raw(identity: Identity, data: bytes) -> bytes:

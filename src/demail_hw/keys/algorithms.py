@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 from typing import Final
 
 from cryptography.hazmat.primitives import hashes
@@ -15,21 +16,29 @@ __all__ = ["HASHES", "SIGNATURE_HASHES", "Hash", "digest_of", "hash_named", "pss
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Hash:
-    """``name``: hashlib's and cryptography's. ``size``: bytes. ``digest_info``: the DER before the digest."""
+    """``name``: hashlib's and cryptography's. ``size``: bytes. ``digest_info``: the DER before the digest.
+
+    ``new``: begins a hash, without looking its name up in OpenSSL each time.
+    """
 
     name: str
     size: int
     digest_info: bytes
+    new: Callable[[bytes], "hashlib._Hash"] = dataclasses.field(repr=False, compare=False)
+
+
+def _hash(name: str, size: int, digest_info: str) -> Hash:
+    return Hash(name, size, bytes.fromhex(digest_info), getattr(hashlib, name))
 
 
 HASHES: Final = {
     entry.name: entry
     for entry in (
-        Hash("sha1", 20, bytes.fromhex("3021300906052b0e03021a05000414")),
-        Hash("sha224", 28, bytes.fromhex("302d300d06096086480165030402040500041c")),
-        Hash("sha256", 32, bytes.fromhex("3031300d060960864801650304020105000420")),
-        Hash("sha384", 48, bytes.fromhex("3041300d060960864801650304020205000430")),
-        Hash("sha512", 64, bytes.fromhex("3051300d060960864801650304020305000440")),
+        _hash("sha1", 20, "3021300906052b0e03021a05000414"),
+        _hash("sha224", 28, "302d300d06096086480165030402040500041c"),
+        _hash("sha256", 32, "3031300d060960864801650304020105000420"),
+        _hash("sha384", 48, "3041300d060960864801650304020205000430"),
+        _hash("sha512", 64, "3051300d060960864801650304020305000440"),
     )
 }
 SIGNATURE_HASHES: Final = frozenset({"sha256", "sha384", "sha512"})
@@ -58,7 +67,7 @@ def digest_of(data: bytes, algorithm: utils.Prehashed | hashes.HashAlgorithm) ->
     if not isinstance(algorithm, hashes.HashAlgorithm):
         raise TypeError("algorithm must be a hash algorithm or Prehashed")
     used = _signature_hash(algorithm)
-    return used, hashlib.new(used.name, data).digest()
+    return used, used.new(data).digest()
 
 
 def _signature_hash(algorithm: hashes.HashAlgorithm) -> Hash:
@@ -77,7 +86,9 @@ def pss_salt_length(padding: paddings.PSS, used: Hash, modulus_bits: int) -> int
         length = wanted
     elif wanted is paddings.PSS.DIGEST_LENGTH:
         length = used.size
-    else:  # MAX_LENGTH, and AUTO, which signs with the longest
+    elif wanted is paddings.PSS.AUTO:
+        raise ValueError("a salt length of AUTO is for verifying")
+    else:
         length = longest
     if not 0 <= length <= longest:
         raise ValueError(f"a salt of {length} bytes does not fit; at most {longest} do")

@@ -78,6 +78,8 @@ def _read_public_key(card: TcosCard, key: KeySlot, deadline: Deadline) -> Public
         return card.read_public_key(key.application, key.public_key_file, deadline=deadline)
     except FileNotFound:
         return None
+    except CardError as error:
+        raise CertificateError(f"EF {key.public_key_file:04X}: {error.message}") from error
 
 
 def _read_certificate(

@@ -1,13 +1,10 @@
 """The one way to send a PIN: counter first, the last try never, a refused PIN never again."""
 
-from collections.abc import Callable
 from typing import Final
 
 from demail_hw.errors import (
     HardwareError,
-    Outcome,
     PinBlocked,
-    PinIncorrect,
     PinNotInitialized,
     PinRefused,
     PinRequired,
@@ -28,62 +25,82 @@ _LAST_TRY: Final = 1
 class PinGuard:
     """Guards the PINs of one card for as long as it is open here.
 
-    What it remembers of a refusal is that it happened, never the PIN. It asks the source for the PIN only when
-    everything else allows the attempt, and wipes it at once.
+    What it remembers of a refusal is that it happened, never the PIN. An attempt has two steps, so that nobody holds
+    the card while a person types: :meth:`check` and :meth:`verify` are each called inside a transaction, and
+    :meth:`ask` between them, outside. The counter is read in both.
     """
 
-    __slots__ = ("_refused", "_source")
+    __slots__ = ("_accepted", "_refused", "_source")
 
     def __init__(self, source: PinSource | None) -> None:
         self._source = source
         self._refused: set[PinSlot] = set()
+        self._accepted: set[PinSlot] = set()
 
-    def verify(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> None:
-        """Open the card with the PIN, unless it is open; inside a transaction.
+    def check(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> None:
+        """Whether a VERIFY would be sent; sends none.
 
-        One VERIFY at the most, and none in most refusals. Errors: :class:`~demail_hw.errors.PinRefused`,
-        :class:`~demail_hw.errors.PinRequired`, :class:`~demail_hw.errors.PinBlocked`,
-        :class:`~demail_hw.errors.PinNotInitialized`: nothing was sent;
-        :class:`~demail_hw.errors.PinIncorrect`: the card said no.
+        Errors: :class:`~demail_hw.errors.PinRefused`, :class:`~demail_hw.errors.PinRequired`,
+        :class:`~demail_hw.errors.PinBlocked`, :class:`~demail_hw.errors.PinNotInitialized`.
         """
-        if card.is_verified(pin):
-            return
         if pin in self._refused:
             raise PinRefused(
                 f"The PIN {pin.name.value} was sent once and not accepted; it is not sent again.",
                 remedy="Correct the PIN at its source, then open the provider anew.",
             )
-        source = self._source
-        if source is None:
+        if self._source is None:
             raise PinRequired(f"The key needs the PIN {pin.name.value}, and no PIN source was given.")
-        _refuse_unless_safe(pin, card.pin_status(pin, deadline=deadline))
-        with source.read() as secret:
-            _check_form(secret)
-            self._send(lambda permit: card.verify(pin, permit, deadline=deadline), pin, secret)
+        _refuse_unless_safe(pin, card.pin_status(pin, deadline=deadline), known_good=pin in self._accepted)
 
-    def _send(self, send: Callable[[PinPermit], None], pin: PinSlot, secret: Pin) -> None:
-        # Marked before it is sent: an attempt that ends without an answer may have cost a try, and is not repeated.
+    def ask(self, pin: PinSlot) -> Pin:
+        """The PIN from its source, for the caller to wipe.
+
+        Errors: :class:`~demail_hw.errors.PinRefused` if it can be none; what the source raises.
+        """
+        if self._source is None:
+            raise PinRequired(f"The key needs the PIN {pin.name.value}, and no PIN source was given.")
+        secret = self._source.read()
+        try:
+            _check_form(secret)
+        except PinRefused:
+            secret.wipe()
+            raise
+        return secret
+
+    def verify(self, card: TcosCard, pin: PinSlot, secret: Pin, *, deadline: Deadline) -> None:
+        """Open the card with the PIN, unless it is open by now: one VERIFY at the most.
+
+        Errors: those of :meth:`check`, nothing was sent; :class:`~demail_hw.errors.PinIncorrect`: the card said no;
+        any other on the way: the outcome says whether the card may have seen it, and it is not sent again.
+        """
+        if card.is_verified(pin):
+            return
+        self.check(card, pin, deadline=deadline)
+        permit = PinPermit(_GUARD_KEY, pin.reference, (secret,))
+        # Marked before it is sent: an attempt that ends without an answer may have cost a try.
         self._refused.add(pin)
         try:
-            send(PinPermit(_GUARD_KEY, pin.reference, (secret,)))
-        except PinIncorrect:
-            raise
-        except HardwareError as error:
-            if error.outcome is Outcome.NOT_SENT:
+            card.verify(pin, permit, deadline=deadline)
+        except HardwareError:
+            # Only what never became a command is surely no attempt, whatever reader and server say.
+            if not permit.spent:
                 self._refused.discard(pin)
             raise
         self._refused.discard(pin)
+        self._accepted.add(pin)
 
 
-def _refuse_unless_safe(pin: PinSlot, status: PinStatus) -> None:
-    """Let pass only a counter that says more than one try is left."""
+def _refuse_unless_safe(pin: PinSlot, status: PinStatus, *, known_good: bool) -> None:
+    """Let pass only a counter that says more than one try is left.
+
+    ``known_good``: this card accepted the PIN of this source before. Only then is "verified already", which hides
+    the counter, good enough.
+    """
     name = pin.name.value
     match status.state:
         case PinState.READY if (status.retries_left or 0) > _LAST_TRY:
             return
-        case PinState.VERIFIED:
-            # The card was opened by somebody else. VERIFY is sent all the same: an open card proves no PIN, and
-            # the counter is full then.
+        case PinState.VERIFIED if known_good:
             return
         case PinState.READY:
             raise PinRefused(
@@ -96,10 +113,10 @@ def _refuse_unless_safe(pin: PinSlot, status: PinStatus) -> None:
             raise PinNotInitialized(f"The PIN {name} still is the card's NullPIN.")
         case PinState.ABSENT:
             raise PinRefused(f"The card has no PIN {name}.", remedy="Name another PIN (which= or --which).")
-        case PinState.UNREADABLE:
+        case PinState.VERIFIED | PinState.UNREADABLE:
             raise PinRefused(
                 f"The card does not tell how many tries the PIN {name} has left; nothing was sent.",
-                remedy="Check the card with its maker's own software.",
+                remedy="Open the provider anew; if it stays so, check the card with its maker's own software.",
             )
 
 

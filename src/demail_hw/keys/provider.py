@@ -89,8 +89,12 @@ class _CardKey:
     def _perform(self, operation: _CardOperation, data: bytes) -> bytes:
         deadline = self._session.deadline()
         with self._session.connection.transaction(deadline=deadline):
-            if not self._card.is_verified(self._pin):
-                self._guard.verify(self._card, self._pin, deadline=deadline)
+            if self._card.is_verified(self._pin):
+                return operation(self._key, data, deadline=deadline)
+            self._guard.check(self._card, self._pin, deadline=deadline)
+        # Outside: a person may need longer to type than a command may take.
+        with self._guard.ask(self._pin) as secret, self._session.transaction() as deadline:
+            self._guard.verify(self._card, self._pin, secret, deadline=deadline)
             return operation(self._key, data, deadline=deadline)
 
 

@@ -5,7 +5,6 @@ branch only on the verdict at the end, and say nothing but yes or no. (Python's 
 hardware: an attacker who measures nanoseconds in this process is outside what these decoders promise.)
 """
 
-import hashlib
 import hmac
 import os
 from typing import Final
@@ -32,7 +31,7 @@ def pss_encode(digest: bytes, used: Hash, mgf_hash: Hash, salt_length: int, modu
     em_bits = modulus_bits - 1
     em_length = (em_bits + 7) // 8
     salt = os.urandom(salt_length)
-    hashed = hashlib.new(used.name, bytes(8) + digest + salt).digest()
+    hashed = used.new(bytes(8) + digest + salt).digest()
     data_block = bytes(em_length - salt_length - used.size - 2) + b"\x01" + salt
     masked = _xor(data_block, _mgf1(hashed, len(data_block), mgf_hash))
     unused_bits = 8 * em_length - em_bits
@@ -66,7 +65,7 @@ def oaep_decode(block: bytes, used: Hash, mgf_hash: Hash, label: bytes) -> bytes
     masked_seed, masked_block = block[1 : 1 + size], block[1 + size :]
     seed = _xor(masked_seed, _mgf1(masked_block, size, mgf_hash))
     data_block = _xor(masked_block, _mgf1(seed, len(masked_block), mgf_hash))
-    label_hash = hashlib.new(used.name, label).digest()
+    label_hash = used.new(label).digest()
     bad = block[0] | (not hmac.compare_digest(label_hash, data_block[:size]))
     searching, start = 1, 0
     for index in range(size, len(data_block)):
@@ -88,7 +87,7 @@ def _failed() -> DecryptionFailed:
 def _mgf1(seed: bytes, length: int, used: Hash) -> bytes:
     """MGF1 (RFC 8017, B.2.1)."""
     rounds = -(-length // used.size)
-    blocks = (hashlib.new(used.name, seed + counter.to_bytes(4, "big")).digest() for counter in range(rounds))
+    blocks = (used.new(seed + counter.to_bytes(4, "big")).digest() for counter in range(rounds))
     return b"".join(blocks)[:length]
 
 

@@ -17,6 +17,7 @@ from demail_hw.tcos.profiles import Application, KeyOperation, KeySlot, PinSlot,
 
 __all__ = ["PinState", "PinStatus", "PublicKeyParts", "TcosCard"]
 
+_NORMAL_PROCESSING: Final = StatusWord.NORMAL_PROCESSING
 _EF_GDO: Final = 0x2F02
 _ICCSN_TAG: Final = 0x5A
 _END_OF_FILE: Final = frozenset({StatusWord.END_OF_FILE_REACHED, StatusWord.WRONG_P1_P2})
@@ -143,7 +144,7 @@ class TcosCard:
             command = commands.read_binary(len(content), min(MAX_SHORT_NE, wanted - len(content)))
             response = self._send(command, deadline)
             content += check(response, command, also=_END_OF_FILE)
-            if response.status != StatusWord.NORMAL_PROCESSING or not response.data or content[0] == _UNWRITTEN:
+            if response.status != _NORMAL_PROCESSING or not response.data or content[0] == _UNWRITTEN:
                 break
             wanted = min(wanted, _object_length(bytes(content)))
         return bytes(content[:wanted])
@@ -223,7 +224,7 @@ class TcosCard:
         if self._environment is not key or self._connection.epoch != self._epoch:
             self.prepare(key, deadline=deadline)
         response = self._send(command, deadline)
-        if response.status == StatusWord.NORMAL_PROCESSING:
+        if response.status == _NORMAL_PROCESSING:
             return response.data
         # What was assumed of the card's state was wrong, or may be: the next operation begins anew.
         self._forget(self._epoch)

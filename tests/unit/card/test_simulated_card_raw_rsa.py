@@ -17,49 +17,54 @@ def key(request: pytest.FixtureRequest) -> rsa.RSAPrivateKey:
     return KEYS[request.param]
 
 
+@pytest.fixture(params=[True, False], ids=["libcrypto", "cryptography"])
+def raw(request: pytest.FixtureRequest, key: rsa.RSAPrivateKey) -> RawRsa:
+    return RawRsa(key, use_libcrypto=request.param)
+
+
 def reference(key: rsa.RSAPrivateKey, number: int) -> bytes:
     numbers = key.private_numbers()
     return pow(number, numbers.d, numbers.public_numbers.n).to_bytes(modulus_length(key), "big")
 
 
-def test_numbers_at_the_boundaries(key: rsa.RSAPrivateKey) -> None:
+def test_numbers_at_the_boundaries(key: rsa.RSAPrivateKey, raw: RawRsa) -> None:
     numbers = key.private_numbers()
     n = numbers.public_numbers.n
     for number in (0, 1, 2, n - 1, n - 2, numbers.p, numbers.q, n // 2):
         block = number.to_bytes(modulus_length(key), "big")
-        assert RawRsa(key).apply(block) == reference(key, number)
+        assert raw.apply(block) == reference(key, number)
 
 
-def test_any_number(key: rsa.RSAPrivateKey) -> None:
+def test_any_number(key: rsa.RSAPrivateKey, raw: RawRsa) -> None:
     for seed in range(5):
         block = b"\x00" + hashlib.shake_256(bytes((seed,))).digest(modulus_length(key) - 1)
-        assert RawRsa(key).apply(block) == reference(key, int.from_bytes(block, "big"))
+        assert raw.apply(block) == reference(key, int.from_bytes(block, "big"))
 
 
 @pytest.mark.parametrize("filling", [7, 8, 9, 60])
 @pytest.mark.parametrize("kind", [b"\x00\x01", b"\x00\x02", b"\x00\x00"])
-def test_padded_blocks(key: rsa.RSAPrivateKey, filling: int, kind: bytes) -> None:
+def test_padded_blocks(key: rsa.RSAPrivateKey, raw: RawRsa, filling: int, kind: bytes) -> None:
     block = (kind + b"\xff" * filling + b"\x00").ljust(modulus_length(key), b"\x5a")
-    assert RawRsa(key).apply(block) == reference(key, int.from_bytes(block, "big"))
+    assert raw.apply(block) == reference(key, int.from_bytes(block, "big"))
 
 
 @pytest.mark.parametrize("end", [b"\x00", b"\xff", b"\x01"])
-def test_padding_without_data(key: rsa.RSAPrivateKey, end: bytes) -> None:
+def test_padding_without_data(key: rsa.RSAPrivateKey, raw: RawRsa, end: bytes) -> None:
     block = b"\x00\x01".ljust(modulus_length(key) - 1, b"\xff") + end
-    assert RawRsa(key).apply(block) == reference(key, int.from_bytes(block, "big"))
+    assert raw.apply(block) == reference(key, int.from_bytes(block, "big"))
 
 
-def test_a_signature_is_the_one_that_everybody_makes(key: rsa.RSAPrivateKey) -> None:
+def test_a_signature_is_the_one_that_everybody_makes(key: rsa.RSAPrivateKey, raw: RawRsa) -> None:
     info = bytes.fromhex("3031300d060960864801650304020105000420") + hashlib.sha256(b"data").digest()
     expected = key.sign(b"data", padding.PKCS1v15(), hashes.SHA256())
-    assert RawRsa(key).sign(info) == expected
+    assert raw.sign(info) == expected
     padded = b"\x00\x01".ljust(modulus_length(key) - len(info) - 1, b"\xff") + b"\x00" + info
-    assert RawRsa(key).apply(padded) == expected
+    assert raw.apply(padded) == expected
 
 
-def test_what_is_no_block_of_this_modulus(key: rsa.RSAPrivateKey) -> None:
+def test_what_is_no_block_of_this_modulus(key: rsa.RSAPrivateKey, raw: RawRsa) -> None:
     length = modulus_length(key)
     n = key.private_numbers().public_numbers.n
     for block in (b"", bytes(length - 1), bytes(length + 1), n.to_bytes(length, "big"), b"\xff" * length):
         with pytest.raises(ValueError):
-            RawRsa(key).apply(block)
+            raw.apply(block)

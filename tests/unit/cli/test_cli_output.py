@@ -1,6 +1,7 @@
 """Where a command's result goes, and how an error is told."""
 
 import json
+import logging
 import os
 import socket
 import stat
@@ -15,7 +16,7 @@ import pytest
 
 from demail_hw.cli.exit_codes import ExitCode
 from demail_hw.cli.main import main
-from demail_hw.cli.output import write_output
+from demail_hw.cli.output import LogHandler, Report, deliver, write_output
 
 SIGPIPE_EXIT = 128 + 13
 
@@ -152,3 +153,25 @@ def test_a_full_disk_is_told_once() -> None:
         )
     assert done.returncode == ExitCode.USAGE
     assert done.stderr.decode().splitlines()[1:] == ["Error: Could not open file '-': No space left on device"]
+
+
+def test_without_a_file_json_holds_the_result(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    deliver(Report(as_json=True), "-", b"\x00\xff", {"key": "signature"}, "")
+    told = json.loads(capsysbinary.readouterr().out)
+    assert told == {"output": "-", "bytes": 2, "key": "signature", "content": "AP8="}
+
+
+def test_a_new_private_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    deliver(Report(as_json=True), str(tmp_path / "plain"), b"secret", {}, "", private=True)
+    assert mode(tmp_path / "plain") == 0o600
+
+
+@pytest.mark.parametrize(
+    ("as_json", "expected"),
+    [(True, '{"warning": "odd: ä", "logger": "demail_hw.x"}\n'), (False, "demail-hw: warning: odd: ä\n")],
+)
+def test_warnings_are_told_in_the_same_form(as_json: bool, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    LogHandler(as_json=as_json).handle(
+        logging.makeLogRecord({"name": "demail_hw.x", "levelname": "WARNING", "levelno": 30, "msg": "odd: ä"})
+    )
+    assert capsys.readouterr().err == expected

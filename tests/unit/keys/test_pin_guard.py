@@ -14,12 +14,13 @@ from demail_hw.errors import (
     PinNotInitialized,
     PinRefused,
     PinRequired,
+    ReaderBusy,
 )
 from demail_hw.interfaces import Buffers
 from demail_hw.keys.pin_guard import PinGuard
 from demail_hw.pin_sources import CallablePinSource
 from demail_hw.tcos.card import PinState, TcosCard
-from demail_hw.tcos.profiles import NETKEY3, PinName
+from demail_hw.tcos.profiles import NETKEY3, PinName, PinSlot
 from demail_hw_simulators.card.personalities import open_card
 from demail_hw_simulators.interfaces import SimulatedCard
 from demail_hw_simulators.sim_reader import SimulatedConnection, SimulatedReader
@@ -56,13 +57,22 @@ class Bench:
         return self._card.transmit(command)
 
     def verify(self, guard: PinGuard, pin: PinName = PinName.GLOBAL) -> None:
-        deadline = self.deadline
-        with self.connection.transaction(deadline=deadline):
-            guard.verify(self.card, NETKEY3.pin(pin), deadline=deadline)
+        attempt(guard, self.card, self.connection, NETKEY3.pin(pin))
 
     def left(self) -> int | None:
         with self.connection.transaction(deadline=self.deadline):
             return self.card.pin_status(GLOBAL, deadline=self.deadline).retries_left
+
+
+def attempt(guard: PinGuard, card: TcosCard, connection: SimulatedConnection, pin: PinSlot) -> None:
+    """The steps of a provider."""
+    deadline = time.monotonic() + 30
+    with connection.transaction(deadline=deadline):
+        if card.is_verified(pin):
+            return
+        guard.check(card, pin, deadline=deadline)
+    with guard.ask(pin) as secret, connection.transaction(deadline=deadline):
+        guard.verify(card, pin, secret, deadline=deadline)
 
 
 @pytest.fixture
@@ -191,16 +201,35 @@ def test_an_attempt_without_an_answer_is_not_repeated(bench: Bench) -> None:
     assert bench.verifies == 1
 
 
-def test_an_attempt_that_was_surely_not_sent_may_be_made_later(bench: Bench) -> None:
-    def gone(command: bytes) -> bytes:
-        raise CardRemoved("The card was gone before.", outcome=Outcome.NOT_SENT)
+def test_what_a_reader_says_of_an_attempt_does_not_make_it_undone(bench: Bench) -> None:
+    def busy(command: bytes) -> bytes:
+        raise ReaderBusy("The slot is busy, says the reader.", outcome=Outcome.NOT_SENT)
 
-    bench.answer = gone
+    bench.answer = busy
     keeper = guard(RIGHT)
-    with pytest.raises(CardRemoved):
+    with pytest.raises(ReaderBusy):
         bench.verify(keeper)
     bench.answer = None
-    bench.verify(keeper)
+    with pytest.raises(PinRefused):
+        bench.verify(keeper)
+    assert bench.verifies == 1
+
+
+def test_what_never_became_a_command_was_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = guard(b"111111")
+    pin = NETKEY3.pin(PinName.NKS_1)
+    deadline = bench.deadline
+    with keeper.ask(pin) as secret, bench.connection.transaction(deadline=deadline):
+        with monkeypatch.context() as patch:
+            patch.setattr(TcosCard, "verify", gone)
+            with pytest.raises(CardRemoved):
+                keeper.verify(bench.card, pin, secret, deadline=deadline)
+        keeper.verify(bench.card, pin, secret, deadline=deadline)
+    assert bench.verifies == 1
+
+
+def gone(*_: object, **__: object) -> None:
+    raise CardRemoved("The card was gone before.", outcome=Outcome.NOT_SENT)
 
 
 def test_after_a_reset_the_pin_is_given_again(bench: Bench) -> None:
@@ -212,15 +241,46 @@ def test_after_a_reset_the_pin_is_given_again(bench: Bench) -> None:
     assert bench.verifies == 2
 
 
-def test_an_open_card_does_not_prove_a_pin(bench: Bench) -> None:
+def test_an_open_card_proves_no_pin_and_hides_the_counter(bench: Bench) -> None:
     bench.verify(guard(RIGHT))
     stranger = TcosCard(bench.connection, NETKEY3)
     with bench.connection.transaction(deadline=bench.deadline):
-        status = stranger.pin_status(GLOBAL, deadline=bench.deadline)
-        assert status.state is PinState.VERIFIED
-        with pytest.raises(PinIncorrect):
-            guard(WRONG).verify(stranger, GLOBAL, deadline=bench.deadline)
+        assert stranger.pin_status(GLOBAL, deadline=bench.deadline).state is PinState.VERIFIED
+    with pytest.raises(PinRefused, match="does not tell"):
+        attempt(guard(WRONG), stranger, bench.connection, GLOBAL)
+    assert bench.verifies == 1
+
+
+def test_a_pin_that_this_card_took_before_may_be_given_to_the_open_card(bench: Bench) -> None:
+    keeper = guard(RIGHT)
+    bench.verify(keeper)
+    attempt(keeper, TcosCard(bench.connection, NETKEY3), bench.connection, GLOBAL)
     assert bench.verifies == 2
+
+
+def test_a_card_that_always_says_verified_gets_no_pin() -> None:
+    class Flatterer(Bench):
+        def transmit(self, command: bytes) -> bytes:
+            if command[1] == 0x20 and len(command) == 4:
+                return bytes.fromhex("9000")
+            return super().transmit(command)
+
+    bench = Flatterer()
+    with pytest.raises(PinRefused):
+        bench.verify(guard(WRONG))
+    assert bench.verifies == 0
+
+
+def test_nobody_holds_the_card_while_a_person_types(bench: Bench) -> None:
+    held: list[bool] = []
+
+    def source() -> bytes:
+        with bench.connection.transaction(deadline=time.monotonic()):
+            held.append(True)
+        return RIGHT
+
+    bench.verify(PinGuard(CallablePinSource(source)))
+    assert held == [True]
 
 
 def test_the_pin_is_wiped_after_use(bench: Bench) -> None:
@@ -245,13 +305,7 @@ def test_buffers_reach_the_connection_uncopied(bench: Bench) -> None:
             return transmit(command, deadline=deadline)
 
     store = bytearray(RIGHT)
-    deadline = bench.deadline
-    with bench.connection.transaction(deadline=deadline):
-        PinGuard(CallablePinSource(lambda: store)).verify(
-            TcosCard(Watching(), NETKEY3),  # type: ignore[arg-type]
-            GLOBAL,
-            deadline=deadline,
-        )
+    attempt(PinGuard(CallablePinSource(lambda: store)), TcosCard(Watching(), NETKEY3), bench.connection, GLOBAL)
     (_, pin) = seen[-1]
     assert isinstance(pin, memoryview)
     assert pin.obj is store

@@ -114,7 +114,7 @@ def test_after_a_reset_everything_is_set_up_again(card: Counted) -> None:
     card.log.clear()
     sign(identity)
     assert card.log[-1] == 0x2A
-    assert card.log.count(0x20) == 2  # status, then one VERIFY
+    assert card.log.count(0x20) == 3  # status before and after the PIN was asked for, then one VERIFY
     card.log.clear()
     sign(identity)
     assert card.log == [0x2A]
