@@ -41,11 +41,13 @@ def open_floor(peer: Peer, counts: Counts, verify: Call) -> Iterator[Call]:
         yield floor
 
 
-def report(times: Times) -> str:
-    """Total, verification, rest, floor, and the ratio."""
+def report(times: Times, *, placed: str) -> str:
+    """Total, verification, rest, floor, and the ratio. ``placed``: on which CPUs the two processes were."""
     heads = ("key", "total", "verification", "rest", "floor", "total / floor")
     rows = [(key, *_figures(times, role)) for role, key in KEYS.items()]
-    return table("A signature over USB/IP and its floor: an echo and one verification (p50, us)", heads, rows)
+    return table(
+        f"A signature over USB/IP and its floor, an echo and one verification; {placed} (p50, us)", heads, rows
+    )
 
 
 def _figures(times: Times, role: KeyRole) -> tuple[str, ...]:

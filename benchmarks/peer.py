@@ -30,13 +30,19 @@ RECEIVE_SIZE = 1 << 14
 _LOOPBACK = "127.0.0.1"
 
 
-def one_cpu() -> None:
-    """This process and those that it starts run on one CPU.
+@contextlib.contextmanager
+def one_cpu() -> Iterator[None]:
+    """To the end of the ``with`` block, this process and those that it starts run on one CPU.
 
     An idle CPU of a virtual machine needs 20 to 40 us to wake, twice a round trip, which says nothing of anybody's
     code. On one CPU nobody sleeps, and what is measured is work.
     """
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 class Peer(NamedTuple):

@@ -30,7 +30,7 @@ _OPTIONS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS),
 )
 
-_RECEIVE_SIZE: Final = 1 << 14
+_RECEIVE_SIZE: Final = 1 << 12
 _FIRST_WAIT: Final = 0.005
 _LONGEST_POLL: Final = 3600.0
 """Well below what fits into the 31 bits of milliseconds that poll takes."""

@@ -57,6 +57,8 @@ _OUT: Final = Direction.OUT
 _IN: Final = Direction.IN
 _NONE: Final = 0
 _ALIVE: Final = ""
+# Makes a named tuple from its fields, at half the price of calling its class.
+_new: Final = tuple.__new__
 
 
 class TransportCounters(NamedTuple):
@@ -98,6 +100,7 @@ class UsbIpTransport:
         self._dead = _ALIVE
         self._entered = 0.0
         self._sent_before = 0
+        self._turn = _Turn(self)
         self._urbs = 0
         self._round_trips = 0
         # Apart from the lock of a turn, so that whoever stops watching need not wait for the end of an exchange.
@@ -173,21 +176,21 @@ class UsbIpTransport:
         if sum(map(len, data)) != (0 if packet.direction_in else packet.length):
             raise ValueError(f"a control transfer of {packet.length} bytes with other data")
         direction = _IN if packet.direction_in else _OUT
-        with _Turn(self, deadline):
+        with self._begin(deadline):
             seqnum, buffers = self._submit(direction, _CONTROL_ENDPOINT, packet.length, data, setup)
             return self._round_trip(buffers, (seqnum,), deadline)
 
     def bulk_out(self, data: Buffers, *, deadline: Deadline) -> None:
         """One bulk-OUT transfer."""
         size = _checked(sum(map(len, data)))
-        with _Turn(self, deadline):
+        with self._begin(deadline):
             seqnum, buffers = self._submit(_OUT, self._endpoints.bulk_out, size, data)
             self._round_trip(buffers, (seqnum,), deadline)
 
     def bulk_in(self, length: int, *, deadline: Deadline) -> bytes:
         """One bulk-IN transfer of at most ``length`` bytes."""
         _checked(length)
-        with _Turn(self, deadline):
+        with self._begin(deadline):
             seqnum, buffers = self._submit(_IN, self._endpoints.bulk_in, length)
             return self._round_trip(buffers, (seqnum,), deadline, stall=Outcome.UNKNOWN)
 
@@ -195,7 +198,7 @@ class UsbIpTransport:
         """Both bulk transfers in one segment, and one wait for both answers."""
         size = _checked(sum(map(len, out)))
         _checked(length)
-        with _Turn(self, deadline):
+        with self._begin(deadline):
             sent, head = self._submit(_OUT, self._endpoints.bulk_out, size, out)
             received, tail = self._submit(_IN, self._endpoints.bulk_in, length)
             return self._round_trip((*head, *tail), (sent, received), deadline)
@@ -208,7 +211,7 @@ class UsbIpTransport:
         if self._endpoints.interrupt == _NONE:
             raise TransferStalled("The reader's interface has no interrupt endpoint.")
         while True:
-            with _Turn(self, deadline):
+            with self._begin(deadline):
                 self._read_what_is_there()
                 if self._interrupts:
                     return _interrupt_data(self._interrupts.popleft())
@@ -249,7 +252,7 @@ class UsbIpTransport:
         """The sequence number and the buffers of a transfer."""
         self._urbs += 1
         seqnum = self._machine.next_seqnum()
-        command = CmdSubmit(seqnum, self._devid, direction, endpoint, 0, length, setup=setup)
+        command = _new(CmdSubmit, (seqnum, self._devid, direction, endpoint, 0, length, 0, 0, 0, setup))
         return seqnum, self._machine.send(command, data)
 
     def _post_interrupt(self) -> Sequence[Buffer]:
@@ -280,20 +283,21 @@ class UsbIpTransport:
         self._send((*buffers, *self._post_interrupt()), deadline)
         missing = list(seqnums)
         data = b""
+        machine = self._machine
         while True:
-            event = self._machine.next_event()
+            event = machine.next_event() if machine.unread else NEED_DATA
             if event is NEED_DATA:
                 if not missing:
                     return data
                 self._receive(missing, deadline)
             elif isinstance(event, UrbCompleted) and event.seqnum in missing:
-                missing.remove(event.seqnum)
+                seqnum, status, received = event
+                missing.remove(seqnum)
                 # The answers come in any order, and only that of an IN transfer has data.
-                data = event.data or data
-                if event.status:
+                data = received or data
+                if status:
                     self._withdraw(missing, deadline)
-                    stalled = stall if event.seqnum == seqnums[0] else Outcome.UNKNOWN
-                    raise urb_error(event.status, stalled=stalled)
+                    raise urb_error(status, stalled=stall if seqnum == seqnums[0] else Outcome.UNKNOWN)
             else:
                 self._file(event)
 
@@ -351,8 +355,8 @@ class UsbIpTransport:
         """Of a turn that fails now. A send that succeeded proves nothing: the peer may be gone or not."""
         return Outcome.NOT_SENT if self._wire.bytes_out == self._sent_before else Outcome.UNKNOWN
 
-    def enter(self, deadline: Deadline) -> None:
-        """Begin a turn."""
+    def _begin(self, deadline: Deadline) -> "_Turn":
+        """Begin a turn; the ``with`` block ends it."""
         if os.getpid() != self._pid:
             raise DeviceLost("The reader belongs to the process that opened it.", outcome=Outcome.NOT_SENT)
         if not self._lock.acquire(blocking=False):
@@ -362,6 +366,7 @@ class UsbIpTransport:
         if self._dead or self._entered >= deadline:
             self._lock.release()
             raise self._refusal()
+        return self._turn
 
     def _wait_for_turn(self, deadline: Deadline) -> None:
         if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
@@ -418,14 +423,13 @@ class UsbIpTransport:
 class _Turn:
     """The transport is one thread's to the end of the ``with`` block."""
 
-    __slots__ = ("_deadline", "_transport")
+    __slots__ = ("_transport",)
 
-    def __init__(self, transport: UsbIpTransport, deadline: Deadline) -> None:
+    def __init__(self, transport: UsbIpTransport) -> None:
         self._transport = transport
-        self._deadline = deadline
 
     def __enter__(self) -> None:
-        self._transport.enter(self._deadline)
+        """It was begun when this was handed out."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._transport.leave(error)

@@ -1,14 +1,17 @@
 """The private RSA operation without padding (RFC 8017, 5.1.2 and 5.2.1), at OpenSSL's speed.
 
-A card raises any block to its private exponent d. cryptography signs only blocks of the form
-``00 01 FF..FF 00 || data``, and ``pow`` takes ten times as long. But the data can be chosen such that such a block
-is congruent to any number modulo one prime of the key, for a prime has half the length of the modulus. So the
-block is signed twice, once for each prime, and the Chinese remainder theorem joins the two halves.
+A card raises any block to its private exponent d. libcrypto does it where it can be reached. Elsewhere cryptography
+has to, which signs only blocks of the form ``00 01 FF..FF 00 || data``; ``pow`` takes ten times as long. But the data
+can be chosen such that such a block is congruent to any number modulo one prime of the key, for a prime has half the
+length of the modulus. So the block is signed twice, once for each prime, and the Chinese remainder theorem joins the
+two halves.
 """
 
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
+
+from demail_hw_simulators.card.libcrypto_rsa import LibcryptoRsa
 
 __all__ = ["PADDING_OVERHEAD", "RawRsa", "modulus_length"]
 
@@ -24,14 +27,22 @@ def modulus_length(key: rsa.RSAPrivateKey) -> int:
     return (key.key_size + 7) // 8
 
 
+def _libcrypto(key: rsa.RSAPrivateKey) -> LibcryptoRsa | None:
+    try:
+        return LibcryptoRsa(key)
+    except (AttributeError, OSError):
+        return None
+
+
 class RawRsa:
-    """One private key."""
+    """One private key. ``use_libcrypto``: False does without, as on a Python that is linked statically."""
 
-    __slots__ = ("_coefficient", "_key", "_length", "_modulus", "_p", "_padding", "_q")
+    __slots__ = ("_coefficient", "_key", "_length", "_libcrypto", "_modulus", "_p", "_padding", "_q")
 
-    def __init__(self, key: rsa.RSAPrivateKey) -> None:
+    def __init__(self, key: rsa.RSAPrivateKey, *, use_libcrypto: bool = True) -> None:
         numbers = key.private_numbers()
         self._key = key
+        self._libcrypto = _libcrypto(key) if use_libcrypto else None
         self._length = modulus_length(key)
         self._modulus = numbers.public_numbers.n
         self._p, self._q, self._coefficient = numbers.p, numbers.q, numbers.iqmp
@@ -51,6 +62,8 @@ class RawRsa:
         number = int.from_bytes(block, "big")
         if number >= self._modulus:
             raise ValueError("the block is not smaller than the modulus")
+        if self._libcrypto is not None:
+            return self._libcrypto.apply(block)
         by_p = self._apply_modulo(number, self._p)
         by_q = self._apply_modulo(number, self._q)
         result = by_q + self._q * ((by_p - by_q) * self._coefficient % self._p)

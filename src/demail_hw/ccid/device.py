@@ -79,6 +79,11 @@ _LEVEL_INDEX: Final = 8
 _SEQ_SHIFT: Final = 8
 _SLOT_MASK: Final = 0xFF
 
+# Makes a named tuple from its fields, at half the price of calling its class.
+_new: Final = tuple.__new__
+_ACTIVE: Final = IccStatus.ACTIVE
+_OK: Final = Status()
+_WHOLE: Final = int(ChainParameter.WHOLE)
 _POWER_SELECTS: Final = frozenset(PowerSelect)
 _CLOCK_COMMANDS: Final = frozenset(ClockCommand)
 
@@ -275,13 +280,16 @@ class CcidDevice:
 
     def _xfr_block(self, header: Header, command: Command) -> DeviceEvent:
         assert isinstance(command, XfrBlock)
-        if self._icc is not IccStatus.ACTIVE:
+        if self._icc is not _ACTIVE:
             return self._refuse(header, SlotErrorCode.ICC_MUTE)
         data = command.data[0] if command.data else b""
         match command.level:
-            case LevelParameter.WHOLE | LevelParameter.BEGINS:
+            case LevelParameter.WHOLE:
                 self._forget()
-                return self._take_block(header, data, last=command.level == LevelParameter.WHOLE)
+                return self._take_block(header, data, last=True)
+            case LevelParameter.BEGINS:
+                self._forget()
+                return self._take_block(header, data, last=False)
             case LevelParameter.CONTINUES | LevelParameter.ENDS if self._chaining:
                 return self._take_block(header, data, last=command.level == LevelParameter.ENDS)
             case LevelParameter.NEXT if self._response:
@@ -295,7 +303,7 @@ class CcidDevice:
             return self._refuse(header, _LENGTH_INDEX)
         if last and not self._chaining:
             self._pending = header
-            return ApduReceived(bytes(data))
+            return _new(ApduReceived, (bytes(data),))
         self._command += data
         self._chaining = not last
         if len(self._command) > MAX_COMMAND_APDU:
@@ -385,7 +393,7 @@ class CcidDevice:
 
     def _answer_apdu(self, header: Header, response: bytes) -> Reply:
         if len(response) <= self._capacity:
-            return _reply(header, DataBlock(response))
+            return _reply(header, _new(DataBlock, (response, _OK, 0, _WHOLE)))
         self._response = response[self._capacity :]
         return _reply(header, DataBlock(response[: self._capacity], chain=ChainParameter.BEGINS))
 
@@ -422,7 +430,7 @@ class CcidDevice:
 
 
 def _reply(header: Header, response: Response) -> Reply:
-    return Reply(b"".join(response.encode(header.slot, header.seq)))
+    return _new(Reply, (b"".join(response.encode(header.slot, header.seq)),))
 
 
 def _parameters_from(atr: bytes) -> SetParameters:

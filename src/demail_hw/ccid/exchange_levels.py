@@ -23,6 +23,11 @@ MAX_COMMAND_APDU: Final = 65544
 MAX_RESPONSE_APDU: Final = 65538
 """65536 bytes and the status word."""
 
+_WHOLE: Final = int(ChainParameter.WHOLE)
+_WHOLE_COMMAND: Final = int(LevelParameter.WHOLE)
+# Makes a named tuple from its fields, at half the price of calling its class.
+_new: Final = tuple.__new__
+
 ApduExchange = Generator[XfrBlock, DataBlock, bytes]
 """One APDU under way."""
 
@@ -60,12 +65,12 @@ class ExtendedApduLevel:
         """One block each way if the APDUs fit into a message."""
         length = sum(map(len, command))
         if length <= self._capacity:
-            block = yield XfrBlock(command)
+            block = yield _new(XfrBlock, (command, _WHOLE_COMMAND, 0))
         elif length <= MAX_COMMAND_APDU:
             block = yield from self._send_chain(command)
         else:
             raise ValueError(f"a command APDU has at most {MAX_COMMAND_APDU} bytes, not {length}")
-        if block.chain == ChainParameter.WHOLE:
+        if block.chain == _WHOLE:
             return block.data
         return (yield from _receive_chain(block))
 

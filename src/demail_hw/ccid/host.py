@@ -34,6 +34,7 @@ MAX_STALE_MESSAGES: Final = 10
 
 _CLASS_REQUEST_TO_INTERFACE: Final = 0x21
 _MAX_SEQ: Final = 0xFF
+_TIME_EXTENSION: Final = CommandStatus.TIME_EXTENSION
 
 _RESPONSE_TYPES: Final[Mapping[int, MessageType]] = MappingProxyType(
     {
@@ -139,7 +140,7 @@ class CcidHost:
                 raise _violation(f"a message of {len(message)} bytes came, {self._assembler.max_length} are the most")
             header, response = decode_response(message)
             if self._answers(header, response):
-                if response.status.command is CommandStatus.TIME_EXTENSION:
+                if response.status.command is _TIME_EXTENSION:
                     return TimeExtension(response.error)
                 self._awaited = None
                 return response

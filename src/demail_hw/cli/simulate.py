@@ -120,6 +120,7 @@ def _wait_for_stop(numbers: frozenset[signal.Signals], *, until_eof: bool) -> No
 
 
 def _terminate_at_eof() -> None:
-    while sys.stdin.buffer.read(1):
+    # Not sys.stdin: an interpreter that ends while a thread waits in its buffered read aborts.
+    while os.read(sys.stdin.fileno(), 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

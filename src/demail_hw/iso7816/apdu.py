@@ -2,7 +2,7 @@
 
 import dataclasses
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from demail_hw.errors import Layer, ProtocolViolation
 from demail_hw.interfaces import Buffer
@@ -76,12 +76,13 @@ class CommandApdu:
     def encode(self) -> tuple[Buffer, ...]:
         """The APDU as a gather list (ISO 7816-4, 5.1, cases 1 to 4); the data buffers are passed on uncopied."""
         header = _HEADER.pack(self.cla, self.ins, self.p1, self.p2)
-        if self.extended:
+        nc, ne = self.nc, self.ne
+        if nc > MAX_SHORT_LC or ne > MAX_SHORT_NE:
             return self._encode_extended(header)
-        le = bytes((self.ne & 0xFF,)) if self.ne else b""
-        if not self.nc:
+        le = bytes((ne & 0xFF,)) if ne else b""
+        if not nc:
             return (header + le,)
-        lc = bytes((self.nc,))
+        lc = bytes((nc,))
         return (header + lc, *self.data, le) if le else (header + lc, *self.data)
 
     def _encode_extended(self, header: bytes) -> tuple[Buffer, ...]:
@@ -156,8 +157,7 @@ def _malformed(why: str) -> ProtocolViolation:
     return ProtocolViolation(f"The command APDU is malformed: {why}.", layer=Layer.CARD)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ResponseApdu:
+class ResponseApdu(NamedTuple):
     """A response: ``data`` and ``status``, which is SW1-SW2 as an int (see :mod:`demail_hw.iso7816.status`)."""
 
     data: bytes

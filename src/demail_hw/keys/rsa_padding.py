@@ -87,7 +87,7 @@ def _failed() -> DecryptionFailed:
 def _mgf1(seed: bytes, length: int, used: Hash) -> bytes:
     """MGF1 (RFC 8017, B.2.1)."""
     rounds = -(-length // used.size)
-    blocks = (used.new(seed + counter.to_bytes(4, "big")).digest() for counter in range(rounds))
+    blocks = [used.new(seed + counter.to_bytes(4, "big")).digest() for counter in range(rounds)]
     return b"".join(blocks)[:length]
 
 

@@ -17,7 +17,7 @@ from demail_hw.tcos.profiles import Application, KeyOperation, KeySlot, PinSlot,
 
 __all__ = ["PinState", "PinStatus", "PublicKeyParts", "TcosCard"]
 
-_NORMAL_PROCESSING: Final = StatusWord.NORMAL_PROCESSING
+_NORMAL_PROCESSING: Final = int(StatusWord.NORMAL_PROCESSING)
 _EF_GDO: Final = 0x2F02
 _ICCSN_TAG: Final = 0x5A
 _END_OF_FILE: Final = frozenset({StatusWord.END_OF_FILE_REACHED, StatusWord.WRONG_P1_P2})

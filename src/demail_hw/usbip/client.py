@@ -29,7 +29,9 @@ from demail_hw.usbip.receive_buffer import ReceiveBuffer
 
 __all__ = ["ClientEvent", "ClientRequest", "UsbIpClient"]
 
-_IN: Final = Direction.IN
+_IN: Final = int(Direction.IN)
+# Makes a named tuple from its fields, at half the price of calling its class.
+_new: Final = tuple.__new__
 
 ClientRequest: TypeAlias = OpReqDevlist | OpReqImport | CmdSubmit | CmdUnlink
 ClientEvent: TypeAlias = OpRepDevlist | OpRepImport | UrbCompleted | UrbUnlinked | Closed
@@ -73,6 +75,11 @@ class UsbIpClient:
     def unlinking(self) -> bool:
         """True while the server owes the answer to an unlink."""
         return bool(self._unlinks)
+
+    @property
+    def unread(self) -> bool:
+        """True while something was received that no event tells of yet: bytes, or the end of the connection."""
+        return self._closed or self._buffer.offset < len(self._buffer.raw)
 
     def next_seqnum(self) -> int:
         """A sequence number that nothing pending has, from 1 on."""
@@ -125,25 +132,24 @@ class UsbIpClient:
         self._reader = reader
 
     def _send_submit(self, command: CmdSubmit, data: Buffers) -> Sequence[Buffer]:
-        self._need_import()
+        if not self._imported:
+            raise _no_import()
+        seqnum, pending = command.seqnum, self._pending
         length = command.transfer_buffer_length if command.direction != _IN else 0
-        if sum(map(len, data)) != length:
+        if (sum(map(len, data)) if data else 0) != length:
             raise ValueError(f"a transfer of {length} bytes with other data")
-        if command.seqnum in self._pending:
-            raise ValueError(f"transfer {command.seqnum} is pending already")
-        self._pending[command.seqnum] = command
+        if seqnum in pending:
+            raise ValueError(f"transfer {seqnum} is pending already")
+        pending[seqnum] = command
         return (command.encode(), *data)
 
     def _send_unlink(self, command: CmdUnlink) -> Sequence[Buffer]:
-        self._need_import()
+        if not self._imported:
+            raise _no_import()
         if command.seqnum in self._unlinks:
             raise ValueError(f"unlink {command.seqnum} is pending already")
         self._unlinks[command.seqnum] = command.unlink_seqnum
         return (command.encode(),)
-
-    def _need_import(self) -> None:
-        if not self._imported:
-            raise RuntimeError("a transfer needs an imported device")
 
     def _read_operation(self) -> ClientEvent | NeedData:
         if self._reader is None:
@@ -181,9 +187,8 @@ class UsbIpClient:
         buffer = self._buffer
         if len(buffer.raw) - buffer.offset < HEADER_SIZE + length:
             return NEED_DATA
-        buffer.skip(HEADER_SIZE)
         del self._pending[seqnum]
-        return UrbCompleted(seqnum, answer.status, buffer.take(length) if length else b"")
+        return _new(UrbCompleted, (seqnum, answer.status, buffer.take(length, after=HEADER_SIZE)))
 
     def _read_ret_unlink(self, answer: RetUnlink) -> ClientEvent:
         target = self._unlinks.pop(answer.seqnum, None)
@@ -207,3 +212,7 @@ class UsbIpClient:
 
     def _dead(self) -> ProtocolViolation:
         return ProtocolViolation(self._violation or "", outcome=Outcome.NOT_SENT)
+
+
+def _no_import() -> RuntimeError:
+    return RuntimeError("a transfer needs an imported device")

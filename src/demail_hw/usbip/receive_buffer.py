@@ -30,12 +30,11 @@ class ReceiveBuffer:
             self.offset = 0
         self.raw += data
 
-    def take(self, count: int) -> bytes:
-        """The next ``count`` bytes, which must be there."""
-        end = self.offset + count
-        taken = bytes(self.raw[self.offset : end])
-        self.offset = end
-        return taken
+    def take(self, count: int, *, after: int = 0) -> bytes:
+        """The ``count`` bytes that follow the next ``after`` ones, which are dropped; all must be there."""
+        start = self.offset + after
+        self.offset = end = start + count
+        return bytes(self.raw[start:end])
 
     def skip(self, count: int) -> None:
         """Drop the next ``count`` bytes, which must be there."""
