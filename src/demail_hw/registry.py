@@ -3,7 +3,7 @@
 import importlib.metadata
 
 from demail_hw.address import Address
-from demail_hw.errors import ConfigurationError
+from demail_hw.errors import ConfigurationError, DeviceNotFound
 from demail_hw.interfaces import Reader, ReaderDriver, ReaderInfo, Timeouts
 
 __all__ = ["find_readers", "open_reader", "reader_driver", "reader_schemes"]
@@ -40,9 +40,21 @@ def reader_driver(scheme: str) -> ReaderDriver:
 
 
 def open_reader(address: Address | str, *, timeouts: Timeouts | None = None) -> Reader:
-    """Open the one reader that an address means."""
+    """Open the one reader that an address means.
+
+    Errors: :class:`~demail_hw.errors.DeviceNotFound` if ``?reader=`` names another one; what the driver raises.
+    """
     parsed = Address.parse(address) if isinstance(address, str) else address
-    return reader_driver(parsed.scheme).open(parsed, timeouts=timeouts or Timeouts())
+    reader = reader_driver(parsed.scheme).open(parsed, timeouts=timeouts or Timeouts())
+    if parsed.reader in (None, reader.serial):
+        return reader
+    serial = reader.serial
+    reader.close()
+    raise DeviceNotFound(
+        f"The reader has the serial number {serial!r}, not {parsed.reader!r}.",
+        remedy="Mend ?reader= in the address, or plug in the right reader.",
+        transient=False,
+    )
 
 
 def find_readers(address: Address | str, *, timeouts: Timeouts | None = None) -> tuple[ReaderInfo, ...]:

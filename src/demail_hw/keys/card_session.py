@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from demail_hw.address import Address
-from demail_hw.errors import DeviceNotFound, UnexpectedCard
+from demail_hw.errors import UnexpectedCard
 from demail_hw.interfaces import CardConnection, Deadline, Reader, ShareMode, Timeouts
 from demail_hw.iso7816.channel import Channel
 from demail_hw.iso7816.trace import LoggingTracer
@@ -52,7 +52,6 @@ class CardSession:
         with contextlib.ExitStack() as resources:
             reader = open_reader(parsed, timeouts=times)
             resources.callback(reader.close)
-            _check_reader(reader.serial, parsed.reader)
             connection = reader.connect(ShareMode.EXCLUSIVE, deadline=time.monotonic() + times.command)
             resources.callback(connection.close)
             session = cls(reader, connection, timeouts=times)
@@ -82,12 +81,6 @@ class CardSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _check_reader(serial: str | None, demanded: str | None) -> None:
-    if demanded is not None and demanded != serial:
-        found = serial or "one without a serial number"
-        raise DeviceNotFound(f"The reader is {found}, and {demanded} was asked for.")
 
 
 def _check_card(serial: str, demanded: str | None) -> None:

@@ -48,8 +48,7 @@ class PinGuard:
                 f"The PIN {pin.name.value} was sent once and not accepted; it is not sent again.",
                 remedy="Correct the PIN at its source, then open the provider anew.",
             )
-        if self._source is None:
-            raise PinRequired(f"The key needs the PIN {pin.name.value}, and no PIN source was given.")
+        self._need_source(pin)
         _refuse_unless_safe(pin, card.pin_status(pin, deadline=deadline), known_good=pin in self._accepted)
 
     def ask(self, pin: PinSlot) -> Pin:
@@ -57,15 +56,18 @@ class PinGuard:
 
         Errors: :class:`~demail_hw.errors.PinRefused` if it can be none; what the source raises.
         """
-        if self._source is None:
-            raise PinRequired(f"The key needs the PIN {pin.name.value}, and no PIN source was given.")
-        secret = self._source.read()
+        secret = self._need_source(pin).read()
         try:
             _check_form(secret)
         except PinRefused:
             secret.wipe()
             raise
         return secret
+
+    def _need_source(self, pin: PinSlot) -> PinSource:
+        if self._source is None:
+            raise PinRequired(f"The key needs the PIN {pin.name.value}, and no PIN source was given.")
+        return self._source
 
     def verify(self, card: TcosCard, pin: PinSlot, secret: Pin, *, deadline: Deadline) -> None:
         """Open the card with the PIN, unless it is open by now: one VERIFY at the most.
