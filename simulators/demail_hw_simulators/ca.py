@@ -17,19 +17,21 @@ from typing import Final, TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-from demail_hw.identity import KeyRole
+from demail_hw.identity import KeyRole, PrivateKey
 
 __all__ = [
     "DEFAULT_EMAIL",
     "DEFAULT_HOLDER",
     "TEST_LABEL",
+    "CertifiedKey",
     "GatewayCa",
     "ServerName",
     "SimulatedCa",
     "gateway_ca",
+    "load_any_test_key",
     "load_test_key",
     "other_ca",
     "pem",
@@ -40,6 +42,9 @@ __all__ = [
 
 ServerName: TypeAlias = str | ipaddress.IPv4Address | ipaddress.IPv6Address
 """A name in a server certificate: a DNS name, or an address."""
+
+CertifiedKey: TypeAlias = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+"""A public key that a certificate can be issued for."""
 
 DEFAULT_HOLDER: Final = "Beispiel GmbH (TEST)"
 """The organisation that the default card belongs to."""
@@ -72,6 +77,7 @@ def _key_usage(
     content_commitment: bool = False,
     key_encipherment: bool = False,
     data_encipherment: bool = False,
+    key_agreement: bool = False,
     sign_certificates: bool = False,
 ) -> x509.KeyUsage:
     return x509.KeyUsage(
@@ -79,7 +85,7 @@ def _key_usage(
         content_commitment=content_commitment,
         key_encipherment=key_encipherment,
         data_encipherment=data_encipherment,
-        key_agreement=False,
+        key_agreement=key_agreement,
         key_cert_sign=sign_certificates,
         crl_sign=sign_certificates,
         encipher_only=False,
@@ -96,9 +102,17 @@ _CARD: Final[Mapping[KeyRole, _Profile]] = {
     ),
     KeyRole.AUTHENTICATION: _Profile(_key_usage(digital_signature=True), (ExtendedKeyUsageOID.CLIENT_AUTH,)),
 }
+_EC_ENCRYPTION: Final = _Profile(_key_usage(key_agreement=True), (ExtendedKeyUsageOID.EMAIL_PROTECTION,))
+"""An EC key agrees on keys; it never enciphers one (RFC 5480, 3)."""
 _SERVER: Final = _Profile(
     _key_usage(digital_signature=True, key_encipherment=True), (ExtendedKeyUsageOID.SERVER_AUTH,)
 )
+
+
+def _card_profile(role: KeyRole, public_key: CertifiedKey) -> _Profile:
+    if role is KeyRole.ENCRYPTION and isinstance(public_key, ec.EllipticCurvePublicKey):
+        return _EC_ENCRYPTION
+    return _CARD[role]
 
 
 def _authority(path_length: int) -> _Profile:
@@ -106,11 +120,19 @@ def _authority(path_length: int) -> _Profile:
     return _Profile(_key_usage(sign_certificates=True), constraints=constraints)
 
 
-def load_test_key(name: str, package: str = "demail_hw_simulators") -> rsa.RSAPrivateKey:
+def load_any_test_key(name: str, package: str = "demail_hw_simulators") -> PrivateKey:
     """The fixed key ``test_keys/NAME.key.pem`` of a package: published, worthless by design."""
     file = importlib.resources.files(package) / "test_keys" / f"{name}.key.pem"
     # The keys are ours and never change; checking the primes again would cost more than all the rest.
     key = serialization.load_pem_private_key(file.read_bytes(), None, unsafe_skip_rsa_key_validation=True)
+    if not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
+        raise TypeError(f"{name} is neither an RSA nor an EC key")
+    return key
+
+
+def load_test_key(name: str, package: str = "demail_hw_simulators") -> rsa.RSAPrivateKey:
+    """One of the fixed keys that are RSA keys."""
+    key = load_any_test_key(name, package)
     if not isinstance(key, rsa.RSAPrivateKey):
         raise TypeError(f"{name} is not an RSA key")
     return key
@@ -127,7 +149,7 @@ def _name(organisation: str, common_name: str) -> x509.Name:
     )
 
 
-def _serial(subject: x509.Name, public_key: rsa.RSAPublicKey, names: Sequence[x509.GeneralName]) -> int:
+def _serial(subject: x509.Name, public_key: CertifiedKey, names: Sequence[x509.GeneralName]) -> int:
     """A positive number of 16 bytes: one for each different content (RFC 5280, 4.1.2.2)."""
     content = hashlib.sha256(subject.public_bytes())
     content.update(
@@ -149,7 +171,7 @@ class _Authority:
     def issue(
         self,
         subject: x509.Name,
-        public_key: rsa.RSAPublicKey,
+        public_key: CertifiedKey,
         profile: _Profile,
         names: Sequence[x509.GeneralName] = (),
     ) -> x509.Certificate:
@@ -197,7 +219,7 @@ class SimulatedCa:
     def issue_card_certificate(
         self,
         role: KeyRole,
-        public_key: rsa.RSAPublicKey,
+        public_key: CertifiedKey,
         *,
         holder: str = DEFAULT_HOLDER,
         email: str = DEFAULT_EMAIL,
@@ -207,7 +229,8 @@ class SimulatedCa:
         ``ValueError`` if the holder's name is too long for a subject (64 characters with the role).
         """
         subject = _name(holder, f"{holder} {role.value}")
-        return self._issuer.issue(subject, public_key, _CARD[role], (x509.RFC822Name(email),))
+        profile = _card_profile(role, public_key)
+        return self._issuer.issue(subject, public_key, profile, (x509.RFC822Name(email),))
 
     def revocation_list(self, serials: Iterable[int]) -> x509.CertificateRevocationList:
         """The list of revoked card certificates, by serial number (RFC 5280, 5)."""

@@ -37,9 +37,10 @@ from demail_hw.usb.descriptors import (
 from demail_hw.usb.setup import Recipient, RequestKind, SetupPacket, StandardRequest
 from demail_hw.usb.standard_requests import StandardRequests
 from demail_hw.usbip.messages import UrbStatus, UsbSpeed
+from demail_hw_simulators.card.timing import TimedAnswer, TimedCard, waiting_time
 from demail_hw_simulators.interfaces import SimulatedCard
 
-__all__ = ["UTRUST_2700F", "MessageCounters", "ReaderProfile", "SimulatedUsbReader"]
+__all__ = ["UTRUST_2700F", "MessageCounters", "ReaderProfile", "SimulatedUsbReader", "start_timer"]
 
 BULK_OUT: Final = 0x01
 BULK_IN: Final = 0x82
@@ -50,6 +51,8 @@ _INTERRUPT_INTERVAL: Final = 16
 _CONTROL_PACKET: Final = 8
 _BUS_POWERED: Final = 0x80
 _MAX_POWER: Final = 50
+_HERTZ: Final = 1000
+"""A descriptor's clocks are in kHz."""
 _MOST_UNREAD: Final = 16
 """Messages that wait for a host that does not read them; a real reader has room for one."""
 _MANUFACTURER, _PRODUCT, _SERIAL, _INTERFACE = range(1, 5)
@@ -150,6 +153,18 @@ UTRUST_2700F: Final = ReaderProfile(
 
 Complete: TypeAlias = Callable[[TransferResult], None]
 
+Later: TypeAlias = Callable[[float, Callable[[], None]], Callable[[], object]]
+"""Call a function after so many seconds, in any thread; what comes back takes that back."""
+
+
+def start_timer(seconds: float, function: Callable[[], None]) -> Callable[[], object]:
+    """In a thread of its own, which ends when it is taken back."""
+    timer = threading.Timer(seconds, function)
+    timer.daemon = True
+    timer.start()
+    return timer.cancel
+
+
 _OK: Final = int(UrbStatus.OK)
 _ACCEPTED: Final = TransferResult(_OK)
 # Makes a named tuple from its fields, at half the price of calling its class.
@@ -172,11 +187,17 @@ class SimulatedUsbReader:
     """An :class:`~demail_hw.interfaces.ExportedDevice`: a reader with one slot, and a card or none in it.
 
     Cards come and go with :meth:`insert` and :meth:`remove`, from any thread. A command is worked on inside
-    ``submit``.
+    ``submit``, unless the card is a :class:`~demail_hw_simulators.card.timing.TimedCard`: its answer comes when it is
+    due, and until then a time extension each half of the waiting time. ``later``: how the reader waits for that.
     """
 
     def __init__(
-        self, card: SimulatedCard | None, *, serial: str = "53692013000000", profile: ReaderProfile = UTRUST_2700F
+        self,
+        card: SimulatedCard | None,
+        *,
+        serial: str = "53692013000000",
+        profile: ReaderProfile = UTRUST_2700F,
+        later: Later = start_timer,
     ) -> None:
         self._profile = profile
         self._serial = serial
@@ -194,6 +215,9 @@ class SimulatedUsbReader:
         self._bulk_in = _InPipe(_BULK_PACKET, zero_length_packets=profile.zero_length_packets)
         self._interrupt_in = _InPipe(_INTERRUPT_PACKET, zero_length_packets=False)
         self._received = 0
+        self._later = later
+        self._work: _Work | None = None
+        self._extension_interval = 0.0
         self._endpoints: Mapping[int, Callable[[Transfer, Complete], None]] = {
             BULK_OUT: self._submit_bulk_out,
             BULK_IN: self._bulk_in.submit,
@@ -248,6 +272,7 @@ class SimulatedUsbReader:
         with self._lock:
             if self._card is None:
                 return
+            self._give_up()
             self._power_off()
             self._card = None
             reply = self._ccid.card_removed()
@@ -274,6 +299,7 @@ class SimulatedUsbReader:
     def reset(self) -> None:
         """A bus reset: the card has no power, nothing is pending, and the host is told of the card anew."""
         with self._lock:
+            self._give_up()
             self._power_off()
             self._ccid.reset()
             self._requests.reset()
@@ -291,13 +317,17 @@ class SimulatedUsbReader:
         self._ccid.receive_data(transfer.data)
         while (event := self._ccid.next_event()) is not NEED_DATA:
             self._received += 1
-            self._bulk_in.write(self._handle(event).message)
+            reply = self._handle(event)
+            if reply is not None:
+                self._bulk_in.write(reply.message)
 
-    def _handle(self, event: DeviceEvent) -> Reply:
+    def _handle(self, event: DeviceEvent) -> Reply | None:
         match event:
             case ApduReceived(apdu):
                 return self._transmit(apdu)
             case Reply():
+                if self._work is not None:
+                    self._give_up_aborted()
                 return event
             case PowerOnRequested():
                 return self._power_on()
@@ -308,13 +338,51 @@ class SimulatedUsbReader:
                 answer = self._escapes.answer(data)
                 return self._ccid.answer(answer) if answer else self._ccid.fail(SlotErrorCode.CMD_NOT_SUPPORTED)
 
-    def _transmit(self, apdu: bytes) -> Reply:
-        response = self._card.transmit(apdu) if self._card is not None else b""
+    def _transmit(self, apdu: bytes) -> Reply | None:
+        if isinstance(self._card, TimedCard):
+            self._begin(self._card.work(apdu))
+            return None
+        return self._answer(self._card.transmit(apdu) if self._card is not None else b"")
+
+    def _answer(self, response: bytes) -> Reply:
         return self._ccid.answer(response) if response else self._ccid.fail(SlotErrorCode.ICC_MUTE)
 
     def _power_on(self) -> Reply:
         atr = self._card.power_on() if self._card is not None else b""
-        return self._ccid.answer(atr) if atr else self._ccid.fail(SlotErrorCode.ICC_MUTE)
+        clock = self._profile.descriptor.default_clock * _HERTZ
+        self._extension_interval = waiting_time(atr, clock=clock) / 2
+        return self._answer(atr)
+
+    def _begin(self, answer: TimedAnswer) -> None:
+        self._work = _Work(answer.response, answer.seconds)
+        self._go_on(self._work)
+
+    def _go_on(self, work: "_Work") -> None:
+        """Wait until the answer is due, or the host has to hear that it is not."""
+        step = min(work.left, self._extension_interval)
+        work.left -= step
+        work.stop = self._later(step, lambda: self._elapsed(work))
+
+    def _elapsed(self, work: "_Work") -> None:
+        with self._lock:
+            if work is not self._work:
+                return
+            if work.left > 0:
+                self._bulk_in.write(self._ccid.extend_time().message)
+                self._go_on(work)
+            else:
+                self._work = None
+                self._bulk_in.write(self._answer(work.response).message)
+
+    def _give_up_aborted(self) -> None:
+        """An abort has ended the command: nobody waits for its answer any more."""
+        if not self._ccid.busy:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        work, self._work = self._work, None
+        if work is not None:
+            work.stop()
 
     def _power_off(self) -> None:
         if self._card is not None and self.powered:
@@ -340,9 +408,25 @@ class SimulatedUsbReader:
         if setup.recipient != Recipient.INTERFACE or setup.request != ClassRequest.ABORT or setup.direction_in:
             return TransferResult(UrbStatus.EPIPE)
         reply = self._ccid.abort(setup.value)
+        self._give_up_aborted()
         if reply is not None:
             self._bulk_in.write(reply.message)
         return TransferResult(UrbStatus.OK)
+
+
+class _Work:
+    """What a card works on: its answer, the seconds that are left when the next wait is over, how to stop waiting."""
+
+    __slots__ = ("left", "response", "stop")
+
+    def __init__(self, response: bytes, left: float) -> None:
+        self.response = response
+        self.left = left
+        self.stop: Callable[[], object] = _nothing
+
+
+def _nothing() -> None:
+    """There is nothing to stop."""
 
 
 class _InPipe:

@@ -11,18 +11,22 @@ LOCAL_REFERENCE: Final = 0x80
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AccessRule:
-    """``references``: the PINs of which any one opens the object; ``None``: it is free, empty: it is shut."""
+    """``references``: the PINs of which any one opens the object; ``None``: it is free, empty: it is shut.
+
+    ``once``: one use needs the PIN anew.
+    """
 
     references: frozenset[int] | None
+    once: bool = False
 
 
 ALWAYS: Final = AccessRule(None)
 NEVER: Final = AccessRule(frozenset())
 
 
-def any_pin(*references: int) -> AccessRule:
+def any_pin(*references: int, once: bool = False) -> AccessRule:
     """Any one of these PINs; local references mean the DF in which the object lies."""
-    return AccessRule(frozenset(references))
+    return AccessRule(frozenset(references), once)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The simulated TCOS 3 card: bytes in, bytes out."""
+"""The simulated TCOS card: bytes in, bytes out."""
 
 import collections
 import os
@@ -9,6 +9,7 @@ from demail_hw.errors import ProtocolViolation
 from demail_hw.iso7816.apdu import CommandApdu, ResponseApdu
 from demail_hw.iso7816.status import StatusWord
 from demail_hw_simulators.card.commands.table import COMMANDS
+from demail_hw_simulators.card.dialect import Dialect
 from demail_hw_simulators.card.file_system import FileSystem
 from demail_hw_simulators.card.refusal import Refused
 from demail_hw_simulators.card.security import CardState
@@ -23,6 +24,8 @@ _CHAINING: Final = 0x10
 _SECURE_MESSAGING: Final = 0x0C
 _LONGEST_CORRECTION: Final = 256
 _CORRECT_NE: Final = 0x6C00
+_LENGTH_FIELD: Final = 4
+_EXTENDED: Final = 0x00
 
 
 class SimulatedTcosCard:
@@ -32,14 +35,26 @@ class SimulatedTcosCard:
     was powered. None of them ever holds data of a command.
     """
 
-    __slots__ = ("_information", "_random", "_state", "atr", "file_system", "instructions", "log", "resets")
+    __slots__ = (
+        "_dialect",
+        "_information",
+        "_random",
+        "_short_only",
+        "_state",
+        "atr",
+        "file_system",
+        "instructions",
+        "log",
+        "resets",
+    )
 
     def __init__(
         self,
         file_system: FileSystem,
         *,
         atr: bytes,
-        information: bytes,
+        dialect: Dialect,
+        information: bytes = b"",
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.file_system = file_system
@@ -47,6 +62,8 @@ class SimulatedTcosCard:
         self.instructions: collections.Counter[int] = collections.Counter()
         self.log: collections.deque[int] = collections.deque(maxlen=LOG_LENGTH)
         self.resets = 0
+        self._dialect = dialect
+        self._short_only = not dialect.extended_length
         self._information = information
         self._random = random
         self._state: CardState | None = None
@@ -59,7 +76,9 @@ class SimulatedTcosCard:
     def power_on(self) -> bytes:
         """Cold reset (ISO 7816-3, 6.2): the ATR; MF, no PIN verified, default security environment."""
         self.resets += 1
-        self._state = CardState(self.file_system, information=self._information, random=self._random)
+        self._state = CardState(
+            self.file_system, dialect=self._dialect, information=self._information, random=self._random
+        )
         return self.atr
 
     def power_off(self) -> None:
@@ -71,6 +90,8 @@ class SimulatedTcosCard:
         state = self._state
         if state is None:
             raise RuntimeError("the card has no power")
+        if self._short_only and _is_extended(command):
+            return ResponseApdu(b"", StatusWord.WRONG_LENGTH).encode()
         try:
             return self._answer(state, CommandApdu.decode(command)).encode()
         except ProtocolViolation:
@@ -88,6 +109,11 @@ class SimulatedTcosCard:
         if len(response.data) > command.ne:
             raise Refused(_wrong_ne(command.ne, len(response.data)))
         return response
+
+
+def _is_extended(command: bytes) -> bool:
+    """Has it an extended length field (ISO 7816-4, 5.2)?"""
+    return len(command) > _LENGTH_FIELD + 1 and command[_LENGTH_FIELD] == _EXTENDED
 
 
 def _why_unknown(command: CommandApdu, instruction_known: bool) -> int:

@@ -15,6 +15,7 @@ from demail_hw_simulators.card.file_system import (
     ElementaryFile,
     File,
     LifeCycle,
+    PinFile,
     RecordFile,
     TransparentFile,
     erased,
@@ -35,6 +36,7 @@ class _Tag(enum.IntEnum):
     DESCRIPTOR = 0x82
     IDENTIFIER = 0x83
     DF_NAME = 0x84
+    PROPRIETARY = 0x85
     SECURITY_ATTRIBUTES = 0x86
     LIFE_CYCLE = 0x8A
 
@@ -44,6 +46,7 @@ class _Descriptor(enum.IntEnum):
 
     TRANSPARENT = 0x01
     LINEAR_VARIABLE = 0x04
+    LINEAR_VARIABLE_TLV = 0x05
     DF = 0x38
 
 
@@ -86,6 +89,8 @@ def _parameters(file: File) -> Iterable[Tlv]:
     yield Tlv(_Tag.IDENTIFIER, file.identifier.to_bytes(_NUMBER, "big"))
     if isinstance(file, DedicatedFile) and file.name:
         yield Tlv(_Tag.DF_NAME, file.name)
+    if file.proprietary:
+        yield Tlv(_Tag.PROPRIETARY, file.proprietary)
     if file.life_cycle is not LifeCycle.ACTIVATED:
         yield Tlv(_Tag.LIFE_CYCLE, bytes((file.life_cycle,)))
 
@@ -96,6 +101,8 @@ def _descriptor(file: File) -> bytes:
             return bytes((_Descriptor.DF,))
         case TransparentFile():
             return bytes((_Descriptor.TRANSPARENT,))
+        case PinFile():
+            return bytes((_Descriptor.LINEAR_VARIABLE_TLV,))
         case RecordFile():
             longest = file.record_length.to_bytes(_NUMBER, "big")
             return bytes((_Descriptor.LINEAR_VARIABLE, _DATA_CODING)) + longest

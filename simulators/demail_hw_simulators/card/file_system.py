@@ -1,12 +1,13 @@
 """The tree of files: MF, DFs, transparent and record EFs (ISO 7816-4, 7), with the PINs and keys of each DF."""
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from demail_hw.iso7816.status import StatusWord
-from demail_hw_simulators.card.access import LOCAL_REFERENCE, READ_ONLY, FileRules
-from demail_hw_simulators.card.keys import CardKey
+from demail_hw_simulators.card.access import LOCAL_REFERENCE, NEVER, READ_ONLY, FileRules
+from demail_hw_simulators.card.keys import CardKey, ControlReferenceTemplate
 from demail_hw_simulators.card.pins import CardPin
 from demail_hw_simulators.card.refusal import Refused
 
@@ -17,8 +18,10 @@ __all__ = [
     "ElementaryFile",
     "File",
     "FileSystem",
+    "KeyFile",
     "LifeCycle",
     "PasswordDescriptionFile",
+    "PinFile",
     "RecordFile",
     "TransparentFile",
     "erased",
@@ -33,6 +36,12 @@ MAXIMUM_RECORDS: Final = 254
 _FREE_MEMORY: Final = 0x8000
 _FILE_HEADER: Final = 0x20
 _ERASED: Final = b"\xff"
+_SHUT: Final = FileRules(read=NEVER)
+_PERMANENT: Final = 0x01
+_HOLDS_PIN: Final = 0x80
+_USAGES: Final[Mapping[ControlReferenceTemplate, int]] = MappingProxyType(
+    {ControlReferenceTemplate.CONFIDENTIALITY: 0x04, ControlReferenceTemplate.DIGITAL_SIGNATURE: 0x08}
+)
 
 
 def erased(size: int) -> bytes:
@@ -57,6 +66,11 @@ class _File:
         self.identifier = identifier
         self.rules = rules
         self.life_cycle = LifeCycle.ACTIVATED
+
+    @property
+    def proprietary(self) -> bytes:
+        """What its control parameters say in DO 85, which ISO 7816 leaves to the card; nothing, mostly."""
+        return b""
 
 
 class TransparentFile(_File):
@@ -149,6 +163,37 @@ class PasswordDescriptionFile(RecordFile):
     def records(self) -> Sequence[bytes]:
         """``A0 06 83 01 reference 90 01 tries``."""
         return tuple(bytes((0xA0, 6, 0x83, 1, pin.reference, 0x90, 1, pin.tries)) for pin in self._pins)
+
+
+class KeyFile(TransparentFile):
+    """The EF in which TCOS 2 keeps a private key; nobody reads it. Its DO 85 says what the key can do."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, identifier: int, key: CardKey) -> None:
+        super().__init__(identifier, b"", _SHUT)
+        self._key = key
+
+    @property
+    def proprietary(self) -> bytes:
+        """``01 usage``."""
+        return bytes((_PERMANENT, sum(_USAGES[template] for template in self._key.templates)))
+
+
+class PinFile(RecordFile):
+    """The EF in which TCOS 2 keeps a PIN; nobody reads it. Its DO 85 has the PIN's counter, always as it is now."""
+
+    __slots__ = ("_pin",)
+
+    def __init__(self, identifier: int, pin: CardPin) -> None:
+        super().__init__(identifier, (), _SHUT, record_length=pin.maximum, capacity=pin.maximum)
+        self._pin = pin
+
+    @property
+    def proprietary(self) -> bytes:
+        """``01 80 number tries maximum``; the number is the reference without the bit that says local."""
+        pin = self._pin
+        return bytes((_PERMANENT, _HOLDS_PIN, pin.reference & ~LOCAL_REFERENCE, pin.tries, pin.maximum_tries))
 
 
 class DedicatedFile(_File):

@@ -5,23 +5,32 @@ from typing import Final
 from demail_hw.iso7816.status import StatusWord
 from demail_hw_simulators.card.refusal import Refused
 
-__all__ = ["MAXIMUM_LENGTH", "MINIMUM_LENGTH", "NULL_PIN", "CardPin"]
+__all__ = ["MINIMUM_LENGTH", "CardPin"]
 
 MINIMUM_LENGTH: Final = 6
-MAXIMUM_LENGTH: Final = 16
-NULL_PIN: Final = bytes(6)
-"""What stands for the old PIN when the first one is set."""
+"""Of any PIN, in bytes; one may need more."""
 
 
 class CardPin:
     """One PIN or PUK; compared by identity.
 
-    ``value``: ``None`` for a NullPIN, which must be changed before it opens anything. ``tries``: left of
-    ``maximum_tries``. ``unblocked_by``: reference of the PIN that resets this one, or ``None``. ``minimum``: length
-    of a new value, in bytes.
+    ``value``: ``None`` for a NullPIN, which must be changed before it opens anything, and which ``null_pin`` stands
+    for then. ``tries``: left of ``maximum_tries``. ``unblocked_by``: reference of the PIN that resets this one, or
+    ``None``. ``set_by``: the PINs of which any one, once it is verified, allows the same without being sent along.
+    ``minimum`` and ``maximum``: length of a new value, in bytes.
     """
 
-    __slots__ = ("_value", "maximum_tries", "minimum", "reference", "tries", "unblocked_by")
+    __slots__ = (
+        "_value",
+        "maximum",
+        "maximum_tries",
+        "minimum",
+        "null_pin",
+        "reference",
+        "set_by",
+        "tries",
+        "unblocked_by",
+    )
 
     def __init__(
         self,
@@ -31,19 +40,30 @@ class CardPin:
         tries: int,
         maximum_tries: int,
         unblocked_by: int | None,
+        set_by: tuple[int, ...],
+        null_pin: bytes,
+        maximum: int,
         minimum: int = MINIMUM_LENGTH,
     ) -> None:
         self.reference = reference
         self.tries = tries
         self.maximum_tries = maximum_tries
         self.unblocked_by = unblocked_by
+        self.set_by = set_by
+        self.null_pin = null_pin
         self.minimum = minimum
+        self.maximum = maximum
         self._value = value
 
     @property
     def initialized(self) -> bool:
         """False for a NullPIN."""
         return self._value is not None
+
+    @property
+    def shortest(self) -> int:
+        """Length of the shortest secret that can stand for it in front of a new one, in bytes."""
+        return MINIMUM_LENGTH if self.initialized else len(self.null_pin)
 
     @property
     def status(self) -> int:
@@ -62,17 +82,17 @@ class CardPin:
         self.tries = self.maximum_tries
 
     def split(self, data: bytes) -> bytes:
-        """Verify what ``data`` begins with, and return what follows. A NullPIN is six zeros here."""
+        """Verify what ``data`` begins with, and return what follows. ``null_pin`` stands for a NullPIN."""
         if not self.tries:
             raise Refused(StatusWord.AUTHENTICATION_METHOD_BLOCKED)
-        known = NULL_PIN if self._value is None else self._value
+        known = self.null_pin if self._value is None else self._value
         if not data.startswith(known):
             raise self._failed()
         return data[len(known) :]
 
     def change(self, value: bytes) -> None:
         """A new value, and all tries. :class:`Refused` with 6A80 if its length is wrong."""
-        if not self.minimum <= len(value) <= MAXIMUM_LENGTH:
+        if not self.minimum <= len(value) <= self.maximum:
             raise Refused(StatusWord.INCORRECT_DATA_FIELD)
         self._value = value
         self.tries = self.maximum_tries

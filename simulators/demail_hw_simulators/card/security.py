@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from demail_hw.iso7816.status import StatusWord
 from demail_hw_simulators.card.access import AccessRule
+from demail_hw_simulators.card.dialect import Dialect
 from demail_hw_simulators.card.file_system import DedicatedFile, ElementaryFile, FileSystem
 from demail_hw_simulators.card.keys import CardKey, ControlReferenceTemplate
 from demail_hw_simulators.card.pins import CardPin
@@ -13,17 +14,23 @@ __all__ = ["CardState"]
 
 
 class CardState:
-    """From one reset to the next. ``information``: what the card says of its maker; ``random``: bytes by number.
+    """From one reset to the next.
+
+    ``dialect``: what its commands look like; ``information``: what the card says of its maker, or nothing;
+    ``random``: bytes by number.
 
     Verified PINs stay verified when their DF is left (ISO 7816-4, 9.2 leaves that to the card). The security
     environment belongs to a DF and is the default one again as soon as another is current (10.3). It outlives
     VERIFY, which clients send after MSE.
     """
 
-    __slots__ = ("directory", "environment", "file", "file_system", "information", "random", "verified")
+    __slots__ = ("dialect", "directory", "environment", "file", "file_system", "information", "random", "verified")
 
-    def __init__(self, file_system: FileSystem, *, information: bytes, random: Callable[[int], bytes]) -> None:
+    def __init__(
+        self, file_system: FileSystem, *, dialect: Dialect, information: bytes, random: Callable[[int], bytes]
+    ) -> None:
         self.file_system = file_system
+        self.dialect = dialect
         self.information = information
         self.random = random
         self.directory = file_system.root
@@ -51,6 +58,10 @@ class CardState:
             return
         if not any(self.directory.pin(reference) in self.verified for reference in rule.references):
             raise Refused(StatusWord.SECURITY_STATUS_NOT_SATISFIED)
+
+    def use_up(self, rule: AccessRule) -> None:
+        """The PINs that the rule names have to be verified again."""
+        self.verified.difference_update({self.directory.pin(reference) for reference in rule.references or ()})
 
     def signature_key(self) -> CardKey:
         """The key that signs: the one that was set, or the DF's default. :class:`Refused` with 6985."""

@@ -1,21 +1,25 @@
 """``demail-hw simulate``: the other end of every wire, to develop and test without hardware."""
 
 import contextlib
+import logging
 import os
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 
+from demail_hw.cli.card_options import CardOptions, card_options, open_simulated_card
 from demail_hw.cli.options import ENDPOINT
 from demail_hw.cli.output import JsonValue, Report, json_option, os_errors_of
 from demail_hw.errors import TransportError
 
 __all__ = ["simulate_command"]
 
+_LOG = logging.getLogger(__name__)
 _GATEWAY_MODES = ("1.2", "1.3")
 
 
@@ -31,26 +35,67 @@ def simulate_command() -> None:
 
 @simulate_command.command("usb-server")
 @click.option("--listen", type=ENDPOINT, default="127.0.0.1:3240", show_default=True, metavar="HOST:PORT")
-@click.option("--personality", default="netkey3", show_default=True, help="What card is in the reader.")
+@card_options
 @_until_eof_option
 @json_option
-def usb_server_command(listen: tuple[str, int], personality: str, until_eof: bool, report: Report) -> None:
+def usb_server_command(listen: tuple[str, int], card: CardOptions, until_eof: bool, report: Report) -> None:
     """A USB/IP server with a uTrust 2700 F and a card in it. Port 0 takes a free one. USB/IP knows no password:
     whoever reaches the port has the card."""
     from demail_hw_drivers.usbip_server import UsbIpServer
-    from demail_hw_simulators.card.personalities import open_card
     from demail_hw_simulators.ccid_device import SimulatedUsbReader
 
     host, port = listen
-    try:
-        card = open_card(personality)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--personality") from error
-    reader = SimulatedUsbReader(card)
+    reader = SimulatedUsbReader(open_simulated_card(card))
     with _stop_signals() as numbers, UsbIpServer([reader], host=host, port=port) as server:
         address = f"usbip://{_netloc(host, server.port)}/"
-        _ready(report, "usb-server", address, {"port": server.port, "personality": personality})
+        _ready(report, "usb-server", address, {"port": server.port, "personality": card.personality})
         _wait_for_stop(numbers, until_eof=until_eof)
+
+
+@simulate_command.command("vpcd")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where pcscd runs with vpcd.")
+@click.option("--port", type=click.IntRange(1, 65535), default=35963, show_default=True, help="Of vpcd's slot.")
+@card_options
+@_until_eof_option
+@json_option
+def vpcd_command(host: str, port: int, card: CardOptions, until_eof: bool, report: Report) -> None:
+    """A card for any PC/SC program, in the virtual reader of pcscd (Debian: vsmartcard-vpcd). It is ready as soon as
+    vpcd has it. It waits for vpcd, and comes back when pcscd was restarted."""
+    from demail_hw_simulators.vpcd import VpcdSlot
+
+    simulated = open_simulated_card(card)
+
+    def ready() -> None:
+        _ready(report, "vpcd", _netloc(host, port), {"port": port, "personality": card.personality})
+
+    with _stop_signals() as numbers, VpcdSlot(_telling_connect(host, port, ready), simulated):
+        _wait_for_stop(numbers, until_eof=until_eof)
+
+
+def _telling_connect(host: str, port: int, ready: Callable[[], None]) -> Callable[[], socket.socket]:
+    """How to reach vpcd, saying once that nobody listens, and once that the card is there."""
+    from demail_hw_simulators.vpcd import connect_to
+
+    connect = connect_to(host, port)
+    say_ready = iter([ready])
+    say_missing = iter([_LOG.warning])
+
+    def connect_and_tell() -> socket.socket:
+        try:
+            connection = connect()
+        except OSError as error:
+            for warn in say_missing:
+                warn(
+                    "No vpcd listens on %s yet (%s). See that vsmartcard-vpcd is installed and that pcscd runs.",
+                    _netloc(host, port),
+                    error.strerror or error,
+                )
+            raise
+        for say in say_ready:
+            say()
+        return connection
+
+    return connect_and_tell
 
 
 @simulate_command.command("gateway")

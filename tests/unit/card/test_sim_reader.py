@@ -10,7 +10,7 @@ from demail_hw.address import Address
 from demail_hw.errors import CardRemoved, DeadlineExceeded, DeviceNotFound, NoCard, Outcome, ReaderBusy
 from demail_hw.interfaces import Timeouts
 from demail_hw.registry import find_readers, open_reader
-from demail_hw_simulators.card.personalities import NETKEY3, netkey3
+from demail_hw_simulators.card.personalities import NETKEY3, PERSONALITIES, netkey3
 from demail_hw_simulators.sim_reader import SimulatedConnection, SimulatedReader, SimulatedReaders
 
 SELECT_GDO = (b"\x00\xa4\x08\x0c", b"\x02\x2f\x02")
@@ -68,7 +68,7 @@ def test_the_known_personalities_are_named() -> None:
 
 def test_find() -> None:
     found = find_readers("sim:")
-    assert [info.address for info in found] == ["sim:netkey3", "sim:netkey3-fresh", "sim:telesec"]
+    assert [info.address for info in found] == [f"sim:{name}" for name in PERSONALITIES]
     assert [info.address for info in find_readers("sim:telesec")] == ["sim:telesec"]
     assert [info.address for info in find_readers("sim:?reader=SIM-NETKEY3")] == ["sim:netkey3"]
     assert {open_reader(info.address).serial for info in found} == {info.serial for info in found}

@@ -256,3 +256,14 @@ def test_a_challenge_has_the_length_that_is_asked_for(send: Send, command: str, 
 )
 def test_what_get_challenge_refuses(send: Send, command: str, status: int) -> None:
     assert send(command).status == status
+
+
+@pytest.mark.parametrize("verify", [VERIFY_SIGG_1, VERIFY_SIGG_2])
+def test_one_qualified_signature_for_each_pin(send: Send, verify: str) -> None:
+    """Says the card of itself (DO 93 in EF.KEYD)."""
+    send(SELECT_SIGG)
+    for _ in range(2):
+        send(verify)
+        assert send("002A9E9A 00 000000 0000").status == 0x6700
+        assert send(sign(DIGEST_INFO)).status == 0x9000
+        assert send(sign(DIGEST_INFO)).status == 0x6982

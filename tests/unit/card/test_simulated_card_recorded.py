@@ -7,19 +7,32 @@ from collections.abc import Iterator
 import pytest
 
 from demail_hw_simulators.card.card import SimulatedTcosCard
-from demail_hw_simulators.card.personalities import NETKEY3, build_card, netkey3
+from demail_hw_simulators.card.personalities import NETKEY3, build_card, open_card
 
 VECTORS = pathlib.Path(__file__).parent / "vectors"
+CARD = "@card "
 # That card's global PIN had never been set, but its PUK had all its tries.
 NULL_PIN = dataclasses.replace(NETKEY3, pins=(dataclasses.replace(NETKEY3.pins[0], value=None), NETKEY3.pins[1]))
 
 
 def fresh_card(name: str) -> SimulatedTcosCard:
-    return build_card(NULL_PIN) if name == "scdaemon-null-pin" else netkey3()
+    return build_card(NULL_PIN) if name == "scdaemon-null-pin" else open_card(personality(name))
+
+
+def text(name: str) -> list[str]:
+    return (VECTORS / f"{name}.txt").read_text(encoding="ascii").splitlines()
+
+
+def personality(name: str) -> str:
+    """The card that a file names."""
+    named = [line.removeprefix(CARD) for line in text(name) if line.startswith(CARD)]
+    return named[0] if named else "netkey3"
 
 
 def lines(name: str) -> Iterator[list[str]]:
-    for line in (VECTORS / f"{name}.txt").read_text(encoding="ascii").splitlines():
+    for line in text(name):
+        if line.startswith(CARD):
+            continue
         if line.startswith("@") and line != "@reset":
             yield from lines(line[1:])
         elif not line.startswith("#"):
@@ -55,4 +68,6 @@ def test_recorded_commands(name: str) -> None:
 
 
 def test_the_recordings_are_there() -> None:
-    assert sum(1 for path in VECTORS.glob("*.txt") for _ in lines(path.stem)) > 1000
+    assert sum(1 for path in VECTORS.glob("*.txt") for _ in lines(path.stem)) > 1500
+    played = {personality(path.stem) for path in VECTORS.glob("*.txt")}
+    assert played == {"netkey3", "netkey2", "idkey", "signature-card-v2"}

@@ -58,6 +58,8 @@ def _identifier(file: File) -> bytes:
 
 
 def _card_information(card: CardState) -> bytes:
+    if not card.information:
+        raise Refused(StatusWord.INCORRECT_P1_P2)
     return card.information
 
 

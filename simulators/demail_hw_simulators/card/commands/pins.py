@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 from demail_hw.iso7816.apdu import CommandApdu, ResponseApdu
 from demail_hw.iso7816.status import StatusWord
 from demail_hw_simulators.card.commands.answers import DONE, field, require_field
-from demail_hw_simulators.card.pins import MAXIMUM_LENGTH, MINIMUM_LENGTH, CardPin
+from demail_hw_simulators.card.pins import MINIMUM_LENGTH, CardPin
 from demail_hw_simulators.card.refusal import Refused
 from demail_hw_simulators.card.security import CardState
 
@@ -32,12 +32,12 @@ def verify(card: CardState, command: CommandApdu) -> ResponseApdu:
 
 
 def change_reference_data(card: CardState, command: CommandApdu) -> ResponseApdu:
-    """CHANGE REFERENCE DATA. P1 = 00: old and new; 01: new, where the PIN that unblocks it is verified."""
+    """CHANGE REFERENCE DATA. P1 = 00: old and new; 01: new, where a PIN that may set it is verified."""
     return _run(_CHANGES, card, command)
 
 
 def reset_retry_counter(card: CardState, command: CommandApdu) -> ResponseApdu:
-    """RESET RETRY COUNTER. P1 = 00: PUK and new PIN; 01: PUK; 02: new PIN; 03: nothing (PUK verified before)."""
+    """RESET RETRY COUNTER. P1 = 00: PUK and new PIN; 01: PUK; 02: new PIN; 03: nothing (verified before)."""
     return _run(_RESETS, card, command)
 
 
@@ -49,7 +49,7 @@ def _run(variants: Mapping[int, _Variant], card: CardState, command: CommandApdu
 
 
 def _verify(card: CardState, pin: CardPin, candidate: bytes) -> None:
-    if not MINIMUM_LENGTH <= len(candidate) <= MAXIMUM_LENGTH:
+    if not MINIMUM_LENGTH <= len(candidate) <= pin.maximum:
         raise Refused(StatusWord.WRONG_LENGTH)
     card.verified.discard(pin)
     pin.verify(candidate)
@@ -57,18 +57,20 @@ def _verify(card: CardState, pin: CardPin, candidate: bytes) -> None:
 
 
 def _change(card: CardState, pin: CardPin, command: CommandApdu) -> None:
-    pin.change(_split(card, pin, command))
+    pin.change(_split(card, pin, pin, command))
+    if card.dialect.change_verifies:
+        card.verified.add(pin)
 
 
 def _replace(card: CardState, pin: CardPin, command: CommandApdu) -> None:
     new = require_field(command)
-    _require_puk_verified(card, pin)
+    _require_setter_verified(card, pin)
     pin.change(new)
 
 
 def _reset_with_both(card: CardState, pin: CardPin, command: CommandApdu) -> None:
     puk = _puk(card, pin)
-    new = _split(card, puk, command)
+    new = _split(card, puk, pin, command)
     pin.change(new)
     puk.restore_tries()
     card.verified.discard(pin)
@@ -88,14 +90,14 @@ def _reset_with_new(card: CardState, pin: CardPin, command: CommandApdu) -> None
 def _reset_alone(card: CardState, pin: CardPin, command: CommandApdu) -> None:
     if command.nc:
         raise Refused(StatusWord.WRONG_LENGTH)
-    _require_puk_verified(card, pin)
+    _require_setter_verified(card, pin)
     pin.restore_tries()
 
 
-def _split(card: CardState, known: CardPin, command: CommandApdu) -> bytes:
+def _split(card: CardState, known: CardPin, pin: CardPin, command: CommandApdu) -> bytes:
     """What follows the secret that the card knows; a wrong one costs it a try and its verified state."""
     data = require_field(command)
-    if not 2 * MINIMUM_LENGTH <= len(data) <= 2 * MAXIMUM_LENGTH:
+    if not known.shortest + MINIMUM_LENGTH <= len(data) <= known.maximum + pin.maximum:
         raise Refused(StatusWord.WRONG_LENGTH)
     try:
         return known.split(data)
@@ -114,8 +116,10 @@ def _puk(card: CardState, pin: CardPin) -> CardPin:
     return puk
 
 
-def _require_puk_verified(card: CardState, pin: CardPin) -> None:
-    if _puk(card, pin) not in card.verified:
+def _require_setter_verified(card: CardState, pin: CardPin) -> None:
+    """:class:`Refused` with 6A81 if no PIN can do it, 6985 if the one that unblocks it is a NullPIN, else 6982."""
+    if card.verified.isdisjoint(map(card.pin, pin.set_by)):
+        _puk(card, pin)
         raise Refused(StatusWord.SECURITY_STATUS_NOT_SATISFIED)
 
 

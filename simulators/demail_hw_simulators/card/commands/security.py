@@ -16,20 +16,17 @@ from demail_hw_simulators.card.commands.answers import (
     require_no_field,
     require_parameters,
 )
-from demail_hw_simulators.card.keys import ALGORITHMS, ControlReferenceTemplate
+from demail_hw_simulators.card.keys import ControlReferenceTemplate
 from demail_hw_simulators.card.refusal import Refused
 from demail_hw_simulators.card.security import CardState
 
 __all__ = ["get_challenge", "manage_security_environment", "perform_security_operation"]
 
-_SET: Final = frozenset({0x41, 0xC1})
-"""P1 of MSE: SET for computation and decipherment; C1 is what clients send to TCOS 2."""
 _ALGORITHM: Final = 0x80
 _KEY: Final = 0x84
 """Data objects of a control reference template (ISO 7816-4, 10.3)."""
 
-_PLAIN_INDICATORS: Final = frozenset({0x00, 0x02, 0x81})
-"""Padding indicators before a cryptogram; all of them mean the plain block here."""
+_NO_INDICATOR: Final = 0x00
 
 _TEMPLATES: Final = frozenset(ControlReferenceTemplate)
 
@@ -39,16 +36,16 @@ def manage_security_environment(card: CardState, command: CommandApdu) -> Respon
 
     6A88: no such key here; 6A81: it is not for this; 6A80: the algorithm is not its own.
     """
-    if command.p1 not in _SET or command.p2 not in _TEMPLATES:
+    if command.p1 not in card.dialect.environment_p1 or command.p2 not in _TEMPLATES:
         raise Refused(StatusWord.INCORRECT_P1_P2)
     template = ControlReferenceTemplate(command.p2)
     objects = _decode(require_field(command))
     key = card.directory.keys.get(objects[_KEY])
     if key is None:
         raise Refused(StatusWord.REFERENCED_DATA_NOT_FOUND)
-    if key.template is not template:
+    if template not in key.templates:
         raise Refused(StatusWord.FUNCTION_NOT_SUPPORTED)
-    if _ALGORITHM in objects and objects[_ALGORITHM] not in ALGORITHMS[template]:
+    if _ALGORITHM in objects and objects[_ALGORITHM] not in card.dialect.algorithms[template]:
         raise Refused(StatusWord.INCORRECT_DATA_FIELD)
     card.environment[template] = key
     return DONE
@@ -78,28 +75,35 @@ def _compute_digital_signature(card: CardState, command: CommandApdu) -> Respons
     data = require_field(command)
     key = card.signature_key()
     card.require(key.rule)
-    if len(data) > key.maximum_input:
-        raise Refused(StatusWord.NC_INCONSISTENT_WITH_P1_P2)
-    return done(key.sign(data))
+    signature = key.sign(data)
+    if key.rule.once:
+        card.use_up(key.rule)
+    return done(signature)
 
 
 def _decipher(card: CardState, command: CommandApdu) -> ResponseApdu:
     data = require_field(command)
     key = card.confidentiality_key()
     card.require(key.rule)
-    if len(data) != 1 + key.modulus_length:
-        raise Refused(StatusWord.NC_INCONSISTENT_WITH_P1_P2)
-    if data[0] not in _PLAIN_INDICATORS:
+    unpad = card.dialect.padding_indicators.get(data[0])
+    if unpad is None:
         raise Refused(StatusWord.INCORRECT_DATA_FIELD)
-    try:
-        return done(key.decipher(data[1:]))
-    except ValueError:
-        raise Refused(StatusWord.INCORRECT_DATA_FIELD) from None
+    return done(key.decipher(data[0], data[1:], unpad=unpad))
+
+
+def _transform_block(card: CardState, command: CommandApdu) -> ResponseApdu:
+    """The plain operation on a block without an indicator: so netkey-tool reads the initial PUK of a TCOS 2 card."""
+    if not card.dialect.bare_blocks:
+        raise Refused(StatusWord.INCORRECT_P1_P2)
+    data = require_field(command)
+    key = card.confidentiality_key()
+    card.require(key.rule)
+    return done(key.decipher(_NO_INDICATOR, data, unpad=False))
 
 
 _Operation: TypeAlias = tuple[int, int]
 _OPERATIONS: Final[Mapping[_Operation, Handler]] = MappingProxyType(
-    {(0x9E, 0x9A): _compute_digital_signature, (0x80, 0x86): _decipher}
+    {(0x9E, 0x9A): _compute_digital_signature, (0x80, 0x86): _decipher, (0x84, 0x80): _transform_block}
 )
 
 

@@ -1,0 +1,93 @@
+"""What card a simulated reader has in it: options that several simulators share."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import click
+
+from demail_hw_simulators.interfaces import SimulatedCard
+
+__all__ = ["CardOptions", "card_options", "open_simulated_card"]
+
+_T = TypeVar("_T")
+_ASSIGNMENT: Final = "REF=FILE"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CardOptions:
+    """``keys`` and ``certificates``: ``REF=FILE``. ``timing``: a seed, or ``None`` for a card that takes no time."""
+
+    personality: str
+    keys: tuple[str, ...] = ()
+    certificates: tuple[str, ...] = ()
+    timing: int | None = None
+
+
+def card_options(function: Callable[..., _T]) -> Callable[..., _T]:
+    """``--personality``, ``--key``, ``--certificate`` and ``--timing``: the command gets them as ``card``."""
+
+    @click.option(
+        "--personality",
+        metavar="NAME",
+        default="netkey3",
+        show_default=True,
+        help="What card is in the reader: a name, or a TOML file.",
+    )
+    @click.option(
+        "--key",
+        "keys",
+        metavar=_ASSIGNMENT,
+        multiple=True,
+        help="Your own test key in place of the card's, by reference: 80=key.pem. May be repeated.",
+    )
+    @click.option(
+        "--certificate",
+        "certificates",
+        metavar=_ASSIGNMENT,
+        multiple=True,
+        help="The certificate of a key; without it the simulated CA issues one. May be repeated.",
+    )
+    @click.option(
+        "--timing", metavar="SEED", type=int, help="Take the time that a card takes, scattered by this seed."
+    )
+    @functools.wraps(function)
+    def with_card(
+        *,
+        personality: str,
+        keys: tuple[str, ...],
+        certificates: tuple[str, ...],
+        timing: int | None,
+        **others: object,
+    ) -> _T:
+        return function(card=CardOptions(personality, keys, certificates, timing), **others)
+
+    return with_card
+
+
+def open_simulated_card(options: CardOptions) -> SimulatedCard:
+    """The card that the options describe. ``click.BadParameter`` for a personality that nobody knows.
+
+    Errors: :class:`~demail_hw.errors.ConfigurationError`.
+    """
+    from demail_hw.errors import ConfigurationError
+    from demail_hw_simulators.card.own_keys import load_own_certificates, load_own_keys
+    from demail_hw_simulators.card.personalities import build_card, find_personality
+    from demail_hw_simulators.card.timing import TimedCard, TimingModel
+
+    try:
+        personality = find_personality(options.personality)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--personality") from error
+    keys = load_own_keys(options.keys, personality)
+    certificates = load_own_certificates(options.certificates, personality, keys)
+    card = build_card(personality, keys=keys, certificates=certificates)
+    if options.timing is None:
+        return card
+    if personality.timing is None:
+        raise ConfigurationError(
+            f"The personality {options.personality} does not say how long its card takes.",
+            remedy="Leave --timing out, or add a [timing] table to a personality of your own.",
+        )
+    return TimedCard(card, TimingModel(personality.timing, atr=personality.atr, seed=options.timing))
