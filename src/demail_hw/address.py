@@ -4,9 +4,11 @@
 
     usbip://HOST[:3240]/                the only reader on a USB server
     usbip://HOST/serial=53692013000000  by serial number; also /04e6:5710 (VID:PID) and /1-1 (bus id)
+    pcsc:NAME-OR-GLOB                   a reader of the PC/SC service
     sim:PERSONALITY                     a simulated card, in process
     ...?card=ICCSN                      refuse any other card
     ...?reader=SERIAL                   refuse any other reader
+    ...?share=shared                    let others use the card beside us (pcsc: alone can); else exclusive
 
 A bus id names a socket of the USB server and not a reader: it is not an identity.
 """
@@ -20,7 +22,8 @@ __all__ = ["Address"]
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+]*")
 _VID_PID = re.compile(r"([0-9a-fA-F]{4}):([0-9a-fA-F]{4})")
 _BUS_ID = re.compile(r"[0-9]+-[0-9]+(\.[0-9]+)*")
-_QUERY_KEYS = frozenset({"card", "reader"})
+_QUERY_KEYS = frozenset({"card", "reader", "share"})
+_SHARE_MODES = frozenset({"exclusive", "shared"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Address:
     """A parsed reader address. ``ValueError`` from :meth:`parse` says what is wrong with a text.
 
     ``selector``: what follows the host or the scheme, as written. ``card``: the ICCSN that is demanded.
-    ``reader``: the reader's serial number that is demanded.
+    ``reader``: the reader's serial number that is demanded. ``share``: ``exclusive`` or ``shared``, if it is said.
     """
 
     scheme: str
@@ -37,6 +40,7 @@ class Address:
     selector: str = ""
     card: str | None = None
     reader: str | None = None
+    share: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Address":
@@ -55,6 +59,7 @@ class Address:
             selector=urllib.parse.unquote(parts.path.lstrip("/") if parts.netloc else parts.path),
             card=query.get("card"),
             reader=query.get("reader"),
+            share=query.get("share"),
         )
 
     @property
@@ -75,23 +80,23 @@ class Address:
         return self.selector if _BUS_ID.fullmatch(self.selector) else None
 
     def __str__(self) -> str:
-        query = urllib.parse.urlencode(
-            [(key, value) for key, value in (("card", self.card), ("reader", self.reader)) if value]
-        )
+        query = urllib.parse.urlencode([(key, value) for key in sorted(_QUERY_KEYS) if (value := getattr(self, key))])
         host = f"[{self.host}]" if ":" in self.host else self.host
         netloc = f"//{host}{f':{self.port}' if self.port else ''}/" if self.host else ""
         return (
-            f"{self.scheme}:{netloc}{urllib.parse.quote(self.selector, safe='=:/-.,')}{'?' if query else ''}{query}"
+            f"{self.scheme}:{netloc}{urllib.parse.quote(self.selector, safe='=:/-.,*')}{'?' if query else ''}{query}"
         )
 
 
 def _parse_query(text: str, query: str) -> dict[str, str]:
-    """What is demanded: each of the two once, and never nothing, as an empty variable in a script would have it."""
+    """What is demanded: each key once, and never nothing, as an empty variable in a script would have it."""
     pairs = urllib.parse.parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     demands = dict(pairs)
     unknown = demands.keys() - _QUERY_KEYS
     if unknown:
-        raise ValueError(f"{text!r}: unknown parameter {min(unknown)!r}; known: card, reader")
+        raise ValueError(f"{text!r}: unknown parameter {min(unknown)!r}; known: {', '.join(sorted(_QUERY_KEYS))}")
     if len(demands) < len(pairs) or not all(demands.values()):
         raise ValueError(f"{text!r}: a parameter is empty or stands there twice")
+    if demands.get("share", "exclusive") not in _SHARE_MODES:
+        raise ValueError(f"{text!r}: share is exclusive or shared")
     return demands

@@ -29,7 +29,10 @@ def decrypt(message: bytes, identity: Identity) -> bytes:
         raise TypeError("message must be bytes")
     private_key = identity.private_key
     if not isinstance(private_key, rsa.RSAPrivateKey):
-        raise AlgorithmNotSupported("S/MIME messages are decrypted with RSA keys only.")
+        raise AlgorithmNotSupported(
+            "S/MIME messages are decrypted with RSA keys only.",
+            remedy="Use a card with an RSA encryption key, and have messages encrypted with its certificate.",
+        )
     enveloped = EnvelopedData.decode(cms_octets(message))
     recipient = recipient_for(identity.certificate, enveloped.recipients)
     content = content_cipher(enveloped.content)

@@ -1,8 +1,9 @@
-"""SignedData (RFC 5652, 5) with one RSA signer, as RFC 8551 and RFC 5754 want it."""
+"""SignedData (RFC 5652, 5) with one signer, as RFC 8551 and RFC 5754 want it."""
 
 import datetime
+import enum
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple, assert_never
 
 from asn1crypto import cms, core
 from asn1crypto import x509 as asn1_x509
@@ -11,13 +12,27 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from demail_hw.cms.algorithms import SignatureHash
 
-__all__ = ["signed_attributes", "signed_data"]
+__all__ = ["Signature", "SignatureKind", "signed_attributes", "signed_data"]
 
 _CAPABILITIES: Final = ("aes256_gcm", "aes128_gcm", "aes256_cbc", "aes128_cbc")
 """What the owner of the certificate can decrypt, best first (RFC 8551, 2.5.2 and 2.7)."""
 
 _UTC_TIME_YEARS: Final = range(1950, 2050)
 """A signing time outside these years is a GeneralizedTime (RFC 5652, 11.3)."""
+
+
+class SignatureKind(enum.Enum):
+    """What kind of key signed."""
+
+    RSA = "RSASSA-PKCS1-v1_5"
+    ECDSA = "ECDSA"
+
+
+class Signature(NamedTuple):
+    """``value``: what stands in the SignerInfo; of ECDSA an Ecdsa-Sig-Value (RFC 5753, 7.2)."""
+
+    kind: SignatureKind
+    value: bytes
 
 
 def signed_attributes(digest: bytes, signing_time: datetime.datetime) -> bytes:
@@ -35,7 +50,7 @@ def signed_attributes(digest: bytes, signing_time: datetime.datetime) -> bytes:
 
 def signed_data(
     attributes: bytes,
-    signature: bytes,
+    signature: Signature,
     certificates: Sequence[x509.Certificate],
     algorithm: SignatureHash,
     content: bytes | None,
@@ -74,9 +89,9 @@ def _digest_algorithm(algorithm: SignatureHash) -> cms.DigestAlgorithm:
 
 
 def _signer_info(
-    attributes: bytes, signature: bytes, certificate: asn1_x509.Certificate, algorithm: SignatureHash
+    attributes: bytes, signature: Signature, certificate: asn1_x509.Certificate, algorithm: SignatureHash
 ) -> cms.SignerInfo:
-    """RFC 5652, 5.3. The signature algorithm is rsaEncryption, which every receiver knows (RFC 5754, 3.2)."""
+    """RFC 5652, 5.3."""
     signer = cms.IssuerAndSerialNumber({"issuer": certificate.issuer, "serial_number": certificate.serial_number})
     return cms.SignerInfo(
         {
@@ -84,7 +99,19 @@ def _signer_info(
             "sid": cms.SignerIdentifier("issuer_and_serial_number", signer),
             "digest_algorithm": _digest_algorithm(algorithm),
             "signed_attrs": cms.CMSAttributes.load(attributes),
-            "signature_algorithm": {"algorithm": "rsassa_pkcs1v15"},
-            "signature": signature,
+            "signature_algorithm": {"algorithm": _signature_algorithm(signature.kind, algorithm)},
+            "signature": signature.value,
         }
     )
+
+
+def _signature_algorithm(kind: SignatureKind, algorithm: SignatureHash) -> str:
+    """asn1crypto's name of it. For RSA rsaEncryption, which every receiver knows (RFC 5754, 3.2); for ECDSA the one
+    with the hash, without parameters (RFC 5754, 3.3)."""
+    match kind:
+        case SignatureKind.RSA:
+            return "rsassa_pkcs1v15"
+        case SignatureKind.ECDSA:
+            return f"{algorithm.name}_ecdsa"
+        case _:
+            assert_never(kind)

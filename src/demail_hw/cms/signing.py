@@ -6,13 +6,12 @@ from typing import Final, assert_never
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from demail_hw.cms import smime
 from demail_hw.cms.algorithms import SIGNATURE_HASHES, SignatureHash
-from demail_hw.cms.signed_data import signed_attributes, signed_data
-from demail_hw.errors import AlgorithmNotSupported
-from demail_hw.identity import Identity
+from demail_hw.cms.signed_data import Signature, SignatureKind, signed_attributes, signed_data
+from demail_hw.identity import Identity, PrivateKey
 
 __all__ = ["SignedForm", "sign"]
 
@@ -41,7 +40,7 @@ def sign(
     detached: bool = False,
     signing_time: datetime.datetime | None = None,
 ) -> bytes:
-    """The message signed with PKCS#1 v1.5, with the certificate and its intermediate issuers.
+    """The message signed with RSA (PKCS#1 v1.5) or ECDSA, with the certificate and its intermediate issuers.
 
     ``message``, for a mail: a MIME entity, a mail, or a text (:func:`demail_hw.cms.smime.signable` has the rules);
     line ends become CR LF, fields like ``Subject`` stay outside and unsigned (RFC 8551, 3.1). For ``DER``: any
@@ -49,7 +48,7 @@ def sign(
     out of a ``DER`` structure (``MULTIPART`` is always detached). ``signing_time``: now, unless it is given with
     its time zone.
 
-    Raises what the key raises, and :class:`~demail_hw.errors.AlgorithmNotSupported` if it is no RSA key;
+    Raises what the key raises;
     ``ValueError`` for another hash, a detached ``OPAQUE``, a time without a zone, and a message whose
     Content-Transfer-Encoding is binary as ``MULTIPART``.
     """
@@ -94,8 +93,6 @@ class _Signer:
     def __init__(
         self, identity: Identity, hash_algorithm: hashes.HashAlgorithm, signing_time: datetime.datetime
     ) -> None:
-        if not isinstance(identity.private_key, rsa.RSAPrivateKey):
-            raise AlgorithmNotSupported("S/MIME signatures are made with RSA keys only.")
         self._identity = identity
         self._private_key = identity.private_key
         self._hash = hash_algorithm
@@ -107,9 +104,15 @@ class _Signer:
         digest = hashes.Hash(self._hash)
         digest.update(content)
         attributes = signed_attributes(digest.finalize(), self._signing_time)
-        signature = self._private_key.sign(attributes, padding.PKCS1v15(), self._hash)
+        signature = _signature(self._private_key, attributes, self._hash)
         certificates = [self._identity.certificate, *_intermediates(self._identity)]
         return signed_data(attributes, signature, certificates, self.algorithm, None if detached else content)
+
+
+def _signature(private_key: PrivateKey, data: bytes, algorithm: hashes.HashAlgorithm) -> Signature:
+    if isinstance(private_key, rsa.RSAPrivateKey):
+        return Signature(SignatureKind.RSA, private_key.sign(data, padding.PKCS1v15(), algorithm))
+    return Signature(SignatureKind.ECDSA, private_key.sign(data, ec.ECDSA(algorithm)))
 
 
 def _signature_hash(algorithm: hashes.HashAlgorithm) -> SignatureHash:

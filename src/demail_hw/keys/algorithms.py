@@ -1,4 +1,4 @@
-"""Hash algorithms as a card's RSA key needs them: digest, and the DigestInfo in front of it (RFC 8017, 9.2)."""
+"""Hash algorithms as a card's key needs them: digest, and for RSA the DigestInfo in front of it (RFC 8017, 9.2)."""
 
 import dataclasses
 import hashlib
@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import padding as paddings
 from cryptography.hazmat.primitives.asymmetric import utils
 
 from demail_hw.errors import AlgorithmNotSupported
+from demail_hw.interfaces import Buffer
 
 __all__ = ["HASHES", "SIGNATURE_HASHES", "Hash", "digest_of", "hash_named", "pss_salt_length"]
 
@@ -24,7 +25,7 @@ class Hash:
     name: str
     size: int
     digest_info: bytes
-    new: Callable[[bytes], "hashlib._Hash"] = dataclasses.field(repr=False, compare=False)
+    new: Callable[[Buffer], "hashlib._Hash"] = dataclasses.field(repr=False, compare=False)
 
 
 def _hash(name: str, size: int, digest_info: str) -> Hash:
@@ -53,7 +54,7 @@ def hash_named(name: str) -> Hash:
     return entry
 
 
-def digest_of(data: bytes, algorithm: utils.Prehashed | hashes.HashAlgorithm) -> tuple[Hash, bytes]:
+def digest_of(data: Buffer, algorithm: utils.Prehashed | hashes.HashAlgorithm) -> tuple[Hash, bytes]:
     """The hash to use and the digest of ``data``, which is the digest itself with ``Prehashed``.
 
     Errors: :class:`~demail_hw.errors.AlgorithmNotSupported`; ``ValueError`` if a prehashed digest has a wrong length.

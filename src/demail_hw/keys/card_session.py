@@ -14,7 +14,7 @@ from demail_hw.iso7816.channel import Channel
 from demail_hw.iso7816.trace import LoggingTracer
 from demail_hw.registry import open_reader
 from demail_hw.tcos.card import TcosCard
-from demail_hw.tcos.profiles import profile_for
+from demail_hw.tcos.recognition import recognise
 
 __all__ = ["CardSession"]
 
@@ -24,10 +24,13 @@ _APDU_LOG = logging.getLogger("demail_hw.apdu")
 class CardSession:
     """An open card. ``serial``: its ICCSN; it is the card that the address demands, or opening failed.
 
+    Whenever the connection's epoch has changed, ATR and ICCSN are read again before anything else is done: what is in
+    the reader may be another card by then, and must not get the PIN of the first.
+
     A context manager; closing it powers the card off and lets the reader go.
     """
 
-    __slots__ = ("_resources", "card", "connection", "reader", "serial", "timeouts")
+    __slots__ = ("_atr", "_epoch", "_resources", "card", "connection", "reader", "serial", "timeouts")
 
     def __init__(self, reader: Reader, connection: CardConnection, *, timeouts: Timeouts) -> None:
         self.reader = reader
@@ -35,9 +38,12 @@ class CardSession:
         self.timeouts = timeouts
         # Looked at once, when the card is opened: a trace that nobody wants costs nothing afterwards.
         tracer = LoggingTracer(_APDU_LOG) if _APDU_LOG.isEnabledFor(logging.DEBUG) else None
-        self.card = TcosCard(connection, profile_for(connection.atr), channel=Channel(connection, tracer=tracer))
+        channel = Channel(connection, tracer=tracer)
         self._resources = contextlib.ExitStack()
-        with self.transaction() as deadline:
+        deadline = self.deadline()
+        with connection.transaction(deadline=deadline):
+            self._atr, self._epoch = connection.atr, connection.epoch
+            self.card = TcosCard(connection, recognise(channel, deadline=deadline), channel=channel)
             self.serial = self.card.serial_number(deadline=deadline)
 
     @classmethod
@@ -52,7 +58,8 @@ class CardSession:
         with contextlib.ExitStack() as resources:
             reader = open_reader(parsed, timeouts=times)
             resources.callback(reader.close)
-            connection = reader.connect(ShareMode.EXCLUSIVE, deadline=time.monotonic() + times.command)
+            share = ShareMode(parsed.share or ShareMode.EXCLUSIVE.value)
+            connection = reader.connect(share, deadline=time.monotonic() + times.command)
             resources.callback(connection.close)
             session = cls(reader, connection, timeouts=times)
             _check_card(session.serial, parsed.card)
@@ -65,10 +72,29 @@ class CardSession:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Deadline]:
-        """Have the card alone; gives the deadline of what is done in the block."""
+        """Have the card alone; gives the deadline of what is done in the block.
+
+        Errors: :class:`~demail_hw.errors.UnexpectedCard` if it is not the same card any more.
+        """
         deadline = self.deadline()
         with self.connection.transaction(deadline=deadline):
+            self.ensure_same_card(deadline=deadline)
             yield deadline
+
+    def ensure_same_card(self, *, deadline: Deadline) -> None:
+        """Look at ATR and ICCSN again if the card may be another one; inside a transaction.
+
+        Errors: :class:`~demail_hw.errors.UnexpectedCard`; no PIN was sent to it.
+        """
+        epoch = self.connection.epoch
+        if epoch == self._epoch:
+            return
+        if self.connection.atr != self._atr:
+            raise UnexpectedCard(f"The card {self.serial} was replaced by one with another ATR.")
+        serial = self.card.serial_number(deadline=deadline)
+        if serial != self.serial:
+            raise UnexpectedCard(f"The card {self.serial} was replaced by {serial}.")
+        self._epoch = epoch
 
     def close(self) -> None:
         """Let card and reader go. Closing twice is allowed."""

@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from demail_hw.errors import CardError, CertificateError, FileNotFound, KeyNotFound, ProtocolViolation
 from demail_hw.interfaces import Deadline
 from demail_hw.iso7816 import tlv
-from demail_hw.tcos.card import PublicKeyParts, TcosCard
-from demail_hw.tcos.profiles import Application, KeySlot
+from demail_hw.tcos.card import TcosCard
+from demail_hw.tcos.layout import Application, KeySlot
+from demail_hw.tcos.public_key_file import PublicKeyParts
 
 __all__ = ["build_chain", "read_issuers", "read_key_certificate", "unwrap"]
 
@@ -74,12 +75,15 @@ def read_key_certificate(card: TcosCard, key: KeySlot, *, deadline: Deadline) ->
 
 
 def _read_public_key(card: TcosCard, key: KeySlot, deadline: Deadline) -> PublicKeyParts | None:
+    file = key.public_key_file
+    if file is None:
+        return None
     try:
-        return card.read_public_key(key.application, key.public_key_file, deadline=deadline)
+        return card.read_public_key(key.application, file, deadline=deadline)
     except FileNotFound:
         return None
     except CardError as error:
-        raise CertificateError(f"EF {key.public_key_file:04X}: {error.message}") from error
+        raise CertificateError(f"EF {file.identifier:04X}: {error.message}") from error
 
 
 def _read_certificate(

@@ -4,26 +4,27 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from demail_hw.address import Address
 from demail_hw.errors import CertificateError, KeyNotFound, KeyProviderError
-from demail_hw.identity import Identity, KeyRole
+from demail_hw.identity import Identity, KeyRole, PrivateKey
 from demail_hw.interfaces import Buffer, Deadline, KeyProvider, Timeouts
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.certificates import build_chain, read_issuers, read_key_certificate
 from demail_hw.keys.pin_guard import PinGuard
-from demail_hw.keys.private_keys import CardRsaPrivateKey
+from demail_hw.keys.private_keys import card_private_key
 from demail_hw.pin_sources import CallablePinSource, parse_pin_source
 from demail_hw.secrets import PinSource
-from demail_hw.tcos.profiles import KeyOperation, KeySlot, PinName, PinSlot
+from demail_hw.tcos.layout import KeyOperation, KeySlot, PinName, PinSlot, Profile
 
 __all__ = ["TcosKeyProvider", "open_provider"]
 
 _LOG = logging.getLogger(__name__)
+_STRONG_RSA: Final = 2048
 
 
 def open_provider(
@@ -65,7 +66,7 @@ class _CardOperation(Protocol):
 
 
 class _CardKey:
-    """One key's :class:`~demail_hw.keys.private_keys.RsaOperations`: each opens a transaction of its own."""
+    """One key's :class:`~demail_hw.keys.private_keys.CardOperations`: each opens a transaction of its own."""
 
     __slots__ = ("_card", "_guard", "_key", "_pin", "_session", "decrypts", "raw")
 
@@ -79,8 +80,12 @@ class _CardKey:
         self.decrypts = key.decrypts
 
     def sign_digest_info(self, digest_info: bytes) -> bytes:
-        """PSO CDS."""
+        """PSO CDS of RSA."""
         return self._perform(self._card.compute_digital_signature, digest_info)
+
+    def sign_digest(self, digest: bytes) -> bytes:
+        """PSO CDS of ECDSA."""
+        return self._perform(self._card.compute_digital_signature, digest)
 
     def raw_rsa(self, block: bytes) -> bytes:
         """PSO DECIPHER."""
@@ -89,6 +94,7 @@ class _CardKey:
     def _perform(self, operation: _CardOperation, data: bytes) -> bytes:
         deadline = self._session.deadline()
         with self._session.connection.transaction(deadline=deadline):
+            self._session.ensure_same_card(deadline=deadline)
             if self._card.is_verified(self._pin):
                 return operation(self._key, data, deadline=deadline)
             self._guard.check(self._card, self._pin, deadline=deadline)
@@ -104,7 +110,7 @@ class TcosKeyProvider:
     def __init__(self, session: CardSession, source: PinSource | None, *, which: PinName = PinName.GLOBAL) -> None:
         self._session = session
         card = session.card
-        pin = card.profile.pin(which)
+        pin = _pin_of(card.profile, which)
         self._which = which
         self._keys = card.profile.keys_opened_by(pin)
         guard = PinGuard(source)
@@ -113,6 +119,7 @@ class TcosKeyProvider:
         self._found: dict[KeyRole, Identity | KeyProviderError] = {}
         for key in self._keys:
             self._found[key.role] = self._load(key, _CardKey(session, guard, key, pin), issuers)
+        _warn_of_weak_keys(self.identities())
 
     def _load(
         self, key: KeySlot, operations: _CardKey, issuers: Sequence[x509.Certificate]
@@ -121,16 +128,14 @@ class TcosKeyProvider:
         try:
             with self._session.transaction() as deadline:
                 certificate = read_key_certificate(self._session.card, key, deadline=deadline)
+            private_key = card_private_key(key, certificate.public_key(), operations)
         except (CertificateError, KeyNotFound) as error:
             _LOG.warning("%s", error)
             return error
-        public_key = certificate.public_key()
-        if not isinstance(public_key, rsa.RSAPublicKey):
-            return CertificateError(f"The certificate of the {key.label} holds no RSA key.")
         return Identity(
             role=key.role,
             label=key.label,
-            private_key=CardRsaPrivateKey(public_key, operations),
+            private_key=private_key,
             certificate=certificate,
             chain=build_chain(certificate, issuers),
         )
@@ -172,3 +177,28 @@ class TcosKeyProvider:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _pin_of(profile: Profile, name: PinName) -> PinSlot:
+    try:
+        return profile.pin(name)
+    except KeyError:
+        names = ", ".join(slot.name.value for slot in profile.pins)
+        raise KeyNotFound(
+            f"A {profile.name} card has no PIN {name.value}, and so no key that it opens.",
+            remedy=f"Name one that it has (which= or --which): {names}.",
+        ) from None
+
+
+def _warn_of_weak_keys(identities: Sequence[Identity]) -> None:
+    weak = [identity.label for identity in identities if _is_weak(identity.private_key)]
+    if weak:
+        _LOG.warning(
+            "%s: RSA below %d bits is too weak for what has to stay secret or authentic (BSI TR-02102-1).",
+            ", ".join(weak),
+            _STRONG_RSA,
+        )
+
+
+def _is_weak(private_key: PrivateKey) -> bool:
+    return isinstance(private_key, rsa.RSAPrivateKey) and private_key.key_size < _STRONG_RSA

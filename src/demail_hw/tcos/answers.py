@@ -5,6 +5,7 @@ from typing import Final
 from demail_hw.errors import (
     CardError,
     FileNotFound,
+    Outcome,
     PinBlocked,
     PinIncorrect,
     PinNotInitialized,
@@ -14,6 +15,12 @@ from demail_hw.iso7816.apdu import CommandApdu, ResponseApdu
 from demail_hw.iso7816.status import StatusWord, describe, is_success, retries_left
 
 __all__ = ["check", "check_pin_answer"]
+
+_NORMAL_PROCESSING: Final = int(StatusWord.NORMAL_PROCESSING)
+_PROVEN_REFUSALS: Final = frozenset({0x64, *range(0x67, 0x6F)})
+"""SW1 that says: nothing was changed (ISO 7816-4, 5.6: checking errors, and 64xx).
+
+Warnings, 65xx, 66xx, 6Fxx and what is no status word at all leave open what the card did."""
 
 _ERRORS: Final[dict[int, type[CardError]]] = {
     StatusWord.FILE_OR_APPLICATION_NOT_FOUND: FileNotFound,
@@ -33,12 +40,18 @@ def check(response: ResponseApdu, command: CommandApdu, *, also: frozenset[int] 
     status = response.status
     if is_success(status) or status in also:
         return response.data
+    raise _refusal(status, command)
+
+
+def _refusal(status: int, command: CommandApdu) -> CardError:
     kind = _ERRORS.get(status, CardError)
-    raise kind(
-        f"The card refused {command.name}: {describe(status)}",
+    proven = status >> 8 in _PROVEN_REFUSALS
+    return kind(
+        f"The card {'refused' if proven else 'did not confirm'} {command.name}: {describe(status)}",
         status=status,
         command=command.name,
         remedy=_REMEDIES.get(kind),
+        outcome=Outcome.REFUSED if proven else Outcome.UNKNOWN,
     )
 
 
@@ -61,4 +74,5 @@ def check_pin_answer(response: ResponseApdu, command: CommandApdu, name: str) ->
         )
     if status == StatusWord.CONDITIONS_OF_USE_NOT_SATISFIED:
         raise PinNotInitialized(f"The PIN {name} still is the card's NullPIN.", status=status, command=command.name)
-    check(response, command)
+    if status != _NORMAL_PROCESSING:  # 61xx is no success here: VERIFY has no data to give
+        raise _refusal(status, command)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import enum
-from typing import Final, assert_never
+from typing import Final
 
 from demail_hw.errors import FileNotFound, ProtocolViolation, UnexpectedCard
 from demail_hw.interfaces import Buffer, CardConnection, Deadline
@@ -13,18 +13,19 @@ from demail_hw.iso7816.status import StatusWord, retries_left
 from demail_hw.secrets import PinPermit
 from demail_hw.tcos import commands
 from demail_hw.tcos.answers import check, check_pin_answer
-from demail_hw.tcos.profiles import Application, KeyOperation, KeySlot, PinSlot, Profile
+from demail_hw.tcos.layout import Application, KeySlot, PinSlot, Profile, PublicKeyFile
+from demail_hw.tcos.public_key_file import EXPONENT_RECORD, MODULUS_RECORD, PublicKeyParts, RecordForm, decode_number
 
-__all__ = ["PinState", "PinStatus", "PublicKeyParts", "TcosCard"]
+__all__ = ["PinState", "PinStatus", "TcosCard"]
 
 _NORMAL_PROCESSING: Final = int(StatusWord.NORMAL_PROCESSING)
 _EF_GDO: Final = 0x2F02
 _ICCSN_TAG: Final = 0x5A
 _END_OF_FILE: Final = frozenset({StatusWord.END_OF_FILE_REACHED, StatusWord.WRONG_P1_P2})
 _MAX_FILE: Final = 0x8000  # READ BINARY's offset ends there
+_MAX_READS: Final = 256  # of one file: a card that gives a byte at a time is not waited for
+_LONGEST_HEADER: Final = 8  # of a TLV object, in bytes
 _UNWRITTEN: Final = 0xFF
-_MODULUS_RECORD: Final = 1
-_EXPONENT_RECORD: Final = 2
 
 
 class PinState(enum.Enum):
@@ -44,14 +45,6 @@ class PinStatus:
 
     state: PinState
     retries_left: int | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PublicKeyParts:
-    """An RSA public key as EF.PK holds it."""
-
-    modulus: int
-    exponent: int
 
 
 _PIN_STATES: Final[dict[int, PinStatus]] = {
@@ -99,7 +92,10 @@ class TcosCard:
         if self._application is application:
             return
         self._leave_application()
-        command = commands.select_application(application.value)
+        self._enter(application, deadline)
+
+    def _enter(self, application: Application, deadline: Deadline) -> None:
+        command = commands.select_application(application)
         check(self._send(command, deadline), command)
         self._application = application
 
@@ -140,29 +136,32 @@ class TcosCard:
         check(self._send(select, deadline), select)
         content = bytearray()
         wanted = _MAX_FILE
-        while len(content) < wanted:
+        for _ in range(_MAX_READS):
             command = commands.read_binary(len(content), min(MAX_SHORT_NE, wanted - len(content)))
             response = self._send(command, deadline)
             content += check(response, command, also=_END_OF_FILE)
             if response.status != _NORMAL_PROCESSING or not response.data or content[0] == _UNWRITTEN:
                 break
-            wanted = min(wanted, _object_length(bytes(content)))
+            wanted = min(_MAX_FILE, _object_length(content[:_LONGEST_HEADER]))
+            if len(content) >= wanted:
+                break
         return bytes(content[:wanted])
 
-    def read_public_key(self, application: Application, file_id: int, *, deadline: Deadline) -> PublicKeyParts:
-        """An EF.PK: record 1 is the modulus, record 2 the exponent, big-endian (TCOS 3).
+    def read_public_key(self, application: Application, file: PublicKeyFile, *, deadline: Deadline) -> PublicKeyParts:
+        """An EF.PK: record 1 is the modulus, record 2 the exponent.
 
-        Errors: :class:`~demail_hw.errors.FileNotFound`.
+        Errors: :class:`~demail_hw.errors.FileNotFound`; another :class:`~demail_hw.errors.CardError` if it is broken.
         """
         self._select(application, deadline)
-        select = commands.select_elementary_file(file_id)
+        select = commands.select_elementary_file(file.identifier)
         check(self._send(select, deadline), select)
-        modulus, exponent = (self._read_number(record, deadline) for record in (_MODULUS_RECORD, _EXPONENT_RECORD))
+        modulus = self._read_number(MODULUS_RECORD, file.form, deadline)
+        exponent = self._read_number(EXPONENT_RECORD, file.form, deadline)
         return PublicKeyParts(modulus, exponent)
 
-    def _read_number(self, record: int, deadline: Deadline) -> int:
+    def _read_number(self, record: int, form: RecordForm, deadline: Deadline) -> int:
         command = commands.read_record(record)
-        return int.from_bytes(check(self._send(command, deadline), command), "big")
+        return decode_number(check(self._send(command, deadline), command), form)
 
     # --- PINs
 
@@ -207,18 +206,24 @@ class TcosCard:
         self._select(key.application, deadline)
         if self._environment is key:
             return
-        self._environment = None
-        command = _environment_command(key)
-        check(self._send(command, deadline), command)
+        before, self._environment = self._environment, None
+        if key.access.environment is not None:
+            command = commands.manage_security_environment(key.access.environment, key.reference)
+            check(self._send(command, deadline), command)
+        elif before is not None:
+            # Whether the default key still is the default after MSE for another one, no document tells. Selecting
+            # the application makes it so; its local PINs stay verified, for it is the same (ISO 7816-4, 9.2).
+            self._enter(key.application, deadline)
         self._environment = key
 
-    def compute_digital_signature(self, key: KeySlot, digest_info: Buffer, *, deadline: Deadline) -> bytes:
-        """PSO CDS: the card pads the DigestInfo and signs it. One command when the key is prepared."""
-        return self._perform(key, commands.compute_digital_signature(digest_info), deadline)
+    def compute_digital_signature(self, key: KeySlot, data: Buffer, *, deadline: Deadline) -> bytes:
+        """PSO CDS: an RSA key pads the DigestInfo and signs it, an EC key signs the digest. One command when the key
+        is prepared."""
+        return self._perform(key, commands.compute_digital_signature(data), deadline)
 
     def decipher(self, key: KeySlot, block: Buffer, *, deadline: Deadline) -> bytes:
         """PSO DECIPHER: the raw RSA operation on a block of the modulus' length. One command when prepared."""
-        return self._perform(key, commands.decipher(block), deadline)
+        return self._perform(key, commands.decipher(key.access.padding_indicator, block), deadline)
 
     def _perform(self, key: KeySlot, command: CommandApdu, deadline: Deadline) -> bytes:
         if self._environment is not key or self._connection.epoch != self._epoch:
@@ -231,20 +236,10 @@ class TcosCard:
         return check(response, command)
 
 
-def _object_length(content: bytes) -> int:
+def _object_length(content: Buffer) -> int:
     """The length of the TLV object that a file begins with; the longest file if it begins with none."""
     try:
         header = tlv.decode_header(content)
     except ProtocolViolation:
         return _MAX_FILE
     return header.size + header.length
-
-
-def _environment_command(key: KeySlot) -> CommandApdu:
-    match key.operation:
-        case KeyOperation.COMPUTE_DIGITAL_SIGNATURE:
-            return commands.manage_security_environment_for_signature(key.reference)
-        case KeyOperation.DECIPHER:
-            return commands.manage_security_environment_for_decipher(key.reference)
-        case _:
-            assert_never(key.operation)

@@ -1,14 +1,14 @@
-"""The commands of a TCOS 3 card as values. Sending is somebody else's."""
+"""The commands of a TCOS card as values. Sending is somebody else's."""
 
 from demail_hw.interfaces import Buffer
 from demail_hw.iso7816.apdu import MAX_SHORT_NE, CommandApdu
 from demail_hw.secrets import PinPermit
+from demail_hw.tcos.layout import Application, SecurityEnvironment
 
 __all__ = [
     "compute_digital_signature",
     "decipher",
-    "manage_security_environment_for_decipher",
-    "manage_security_environment_for_signature",
+    "manage_security_environment",
     "pin_status",
     "read_binary",
     "read_record",
@@ -18,9 +18,9 @@ __all__ = [
     "verify",
 ]
 
-_MSE_ALGORITHM_PKCS1 = bytes((0x80, 1, 0x02))  # DO 80: the card pads PKCS#1 v1.5 and checks no ASN.1
-_NO_ALGORITHM = b""  # IDKey cards refuse the DO; without it every TCOS 3 key of template B8 works raw
-_RAW_BLOCK = b"\x00"  # padding indicator (ISO 7816-8, table 11): no further indication, the host pads
+_ALGORITHM = 0x80
+_KEY = 0x84
+"""Data objects of a control reference template (ISO 7816-4, 10.3): an algorithm, and a private key."""
 
 
 def select_master_file() -> CommandApdu:
@@ -28,9 +28,9 @@ def select_master_file() -> CommandApdu:
     return CommandApdu(0x00, 0xA4, 0x00, 0x0C, (b"\x3f\x00",), name="SELECT MF")
 
 
-def select_application(aid: bytes) -> CommandApdu:
-    """SELECT by DF name (ISO 7816-4, 11.1.1), no answer data."""
-    return CommandApdu(0x00, 0xA4, 0x04, 0x0C, (aid,), name="SELECT application")
+def select_application(application: Application) -> CommandApdu:
+    """SELECT by DF name or by path from the MF (ISO 7816-4, 11.1.1), no answer data."""
+    return CommandApdu(0x00, 0xA4, application.method, 0x0C, (application.location,), name="SELECT application")
 
 
 def select_elementary_file(file_id: int) -> CommandApdu:
@@ -60,26 +60,18 @@ def verify(permit: PinPermit) -> CommandApdu:
     return CommandApdu(0x00, 0x20, 0x00, permit.reference, permit.spend(), name="VERIFY")
 
 
-def manage_security_environment_for_signature(key_reference: int) -> CommandApdu:
-    """MSE SET of the digital signature template B6 (ISO 7816-4, 11.5.11)."""
-    return _mse_set(0xB6, _MSE_ALGORITHM_PKCS1, key_reference)
+def manage_security_environment(environment: SecurityEnvironment, key_reference: int) -> CommandApdu:
+    """MANAGE SECURITY ENVIRONMENT: SET of a template (ISO 7816-4, 11.5.11)."""
+    algorithm = b"" if environment.algorithm is None else bytes((_ALGORITHM, 1, environment.algorithm))
+    data = algorithm + bytes((_KEY, 1, key_reference))
+    return CommandApdu(0x00, 0x22, environment.p1, environment.template, (data,), name="MANAGE SECURITY ENVIRONMENT")
 
 
-def manage_security_environment_for_decipher(key_reference: int) -> CommandApdu:
-    """MSE SET of the confidentiality template B8 (ISO 7816-4, 11.5.11)."""
-    return _mse_set(0xB8, _NO_ALGORITHM, key_reference)
+def compute_digital_signature(data: Buffer) -> CommandApdu:
+    """PSO: COMPUTE DIGITAL SIGNATURE (ISO 7816-8, 11.7) of a DigestInfo, which the card pads, or of a digest."""
+    return CommandApdu(0x00, 0x2A, 0x9E, 0x9A, (data,), MAX_SHORT_NE, "COMPUTE DIGITAL SIGNATURE")
 
 
-def _mse_set(template: int, algorithm: bytes, key_reference: int) -> CommandApdu:
-    data = algorithm + bytes((0x84, 1, key_reference))
-    return CommandApdu(0x00, 0x22, 0x41, template, (data,), name="MANAGE SECURITY ENVIRONMENT")
-
-
-def compute_digital_signature(digest_info: Buffer) -> CommandApdu:
-    """PSO: COMPUTE DIGITAL SIGNATURE (ISO 7816-8, 11.7) of a DigestInfo, which the card pads."""
-    return CommandApdu(0x00, 0x2A, 0x9E, 0x9A, (digest_info,), MAX_SHORT_NE, "COMPUTE DIGITAL SIGNATURE")
-
-
-def decipher(block: Buffer) -> CommandApdu:
-    """PSO: DECIPHER (ISO 7816-8, 11.11): the raw RSA operation on a block as long as the modulus."""
-    return CommandApdu(0x00, 0x2A, 0x80, 0x86, (_RAW_BLOCK, block), len(block), "DECIPHER")
+def decipher(padding_indicator: bytes, block: Buffer) -> CommandApdu:
+    """PSO: DECIPHER (ISO 7816-8, 11.11) of a block as long as the modulus. ``padding_indicator``: one byte."""
+    return CommandApdu(0x00, 0x2A, 0x80, 0x86, (padding_indicator, block), len(block), "DECIPHER")

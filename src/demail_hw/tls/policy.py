@@ -120,6 +120,7 @@ def signature_schemes(private_key: PrivateKey) -> tuple[SignatureScheme, ...]:
     if not schemes:
         raise AlgorithmNotSupported(
             "The key does none of the signatures of TLS: RSA (PSS or PKCS#1 v1.5) or ECDSA with SHA-256, -384, -512.",
+            remedy="Use an RSA key, or an EC key on P-256, P-384 or P-521.",
             layer=Layer.TLS,
         )
     return schemes

@@ -8,7 +8,7 @@ import ssl
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -182,3 +182,17 @@ def key_file(
     file = folder / f"{name}.pem"
     file.write_bytes(ca.pem_key(key) + b"".join(map(ca.pem, certificates)))
     return file
+
+
+@pytest.mark.parametrize("role", KeyRole)
+@pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.BrainpoolP256R1()], ids=lambda curve: curve.name)
+def test_a_card_certificate_for_an_ec_key(role: KeyRole, curve: ec.EllipticCurve) -> None:
+    """It never says that such a key enciphers (RFC 5480, 3)."""
+    public_key = ec.generate_private_key(curve).public_key()
+    issued = ca.telesec_ca().issue_card_certificate(role, public_key)
+    assert issued.public_key() == public_key
+    issued.verify_directly_issued_by(ca.telesec_ca().intermediate)
+    usage = issued.extensions.get_extension_for_class(x509.KeyUsage).value
+    assert not usage.key_encipherment
+    assert not usage.data_encipherment
+    assert usage.key_agreement is (role is KeyRole.ENCRYPTION)

@@ -378,8 +378,9 @@ def test_authenticated_attributes_are_authenticated(recipient: Identity) -> None
 
 
 def test_an_ec_key_cannot_decrypt(ec_identity: Identity) -> None:
-    with pytest.raises(AlgorithmNotSupported):
+    with pytest.raises(AlgorithmNotSupported, match="RSA keys only") as caught:
         decrypt(DER, ec_identity)
+    assert "RSA encryption key" in caught.value.remedy
 
 
 # --- Damage, and who learns from it ----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 import demail_hw
 from demail_hw import Identity, KeyRole, PinName, Timeouts
 from demail_hw.errors import (
+    AlgorithmNotSupported,
     CertificateError,
     ConfigurationError,
     KeyNotFound,
@@ -130,6 +131,15 @@ def test_the_sigg_pins_open_the_sigg_key_alone(card: Counted, which: PinName, pi
         provider.identity(KeyRole.ENCRYPTION)
 
 
+def test_a_netkey_3_as_it_comes(card: Counted) -> None:
+    provider = provider_of(card)
+    for identity in provider.identities():
+        assert identity.chain == (telesec_ca().intermediate, telesec_ca().root)
+    with pytest.raises(AlgorithmNotSupported):
+        sign(provider.identity(KeyRole.SIGNATURE), PSS)
+    sign(provider.identity(KeyRole.AUTHENTICATION), PSS)
+
+
 def test_a_wrong_pin_spends_one_try(card: Counted) -> None:
     identity = provider_of(card, b"975310").identity(KeyRole.SIGNATURE)
     with pytest.raises(PinIncorrect) as caught:
@@ -184,8 +194,15 @@ class WithFile(Counted):
         b"\x30\x82\x00\x05\x06\x03\x55\x04\x24",
         b"\x30\x84\xff\xff\xff\xff" + bytes(300),
         b"\x30\x00",
+        b"\x30\x83\x01\x00\x00" + bytes(40_000),
+        b"\x30\x85\x00\x00\x00\x00\x10" + bytes(40),
+        b"\x31\x82\x00\x04abcd",
+        b"".join(bytes((0x30, 2 * inside)) for inside in reversed(range(64))),
     ],
-    ids=["cut", "indefinite", "no certificate", "text", "container", "empty container", "4 GiB", "empty"],
+    ids=[
+        *("cut", "indefinite", "no certificate", "text", "container", "empty container", "4 GiB", "empty"),
+        *("over 64 KiB", "length of 5 bytes", "a SET", "nested"),
+    ],
 )
 def test_a_broken_certificate_spoils_its_own_key_only(content: bytes) -> None:
     provider = provider_of(WithFile(0xC000, content))
@@ -245,9 +262,22 @@ def test_the_certificate_of_another_key_is_not_taken() -> None:
         provider_of(WithFile(0xC000, der_of(KeyRole.ENCRYPTION))).identity(KeyRole.SIGNATURE)
 
 
-def test_a_bare_certificate_is_taken_as_well() -> None:
-    provider = provider_of(WithFile(0xC000, der_of(KeyRole.SIGNATURE) + b"\xff" * 64))
+@pytest.mark.parametrize("behind", [b"", b"\xff" * 64, b"\x00" * 64, b"\x30\x82garbage"])
+def test_a_bare_certificate_is_taken_as_well_whatever_is_behind_it(behind: bytes) -> None:
+    provider = provider_of(WithFile(0xC000, der_of(KeyRole.SIGNATURE) + behind))
     sign(provider.identity(KeyRole.SIGNATURE))
+
+
+def test_a_card_that_gives_a_byte_at_a_time_is_not_waited_for() -> None:
+    class Dripping(Counted):
+        def change(self, command: bytes, answer: bytes) -> bytes:
+            dripping = command[1] == READ_BINARY and self.selected == bytes.fromhex("C000")
+            return answer[:1] + answer[-2:] if dripping else answer
+
+    card = Dripping(open_card("netkey3"))
+    with pytest.raises(CertificateError, match="C000"):
+        provider_of(card).identity(KeyRole.SIGNATURE)
+    assert card.log.count(READ_BINARY) < 300
 
 
 def test_an_empty_certificate_file_is_no_certificate() -> None:

@@ -1,7 +1,7 @@
 """What the card object remembers of its card, and what it forgets."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -9,7 +9,9 @@ import pytest
 from demail_hw.errors import CardError, PinIncorrect
 from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit
 from demail_hw.tcos.card import PinState, TcosCard
-from demail_hw.tcos.profiles import NETKEY3, PinName
+from demail_hw.tcos.netkey import NKS
+from demail_hw.tcos.profiles import IDKEY, NETKEY2, NETKEY3, PinName, Profile
+from demail_hw.tcos.public_key_file import PublicKeyParts
 from demail_hw_simulators.card.card import SimulatedTcosCard
 from demail_hw_simulators.card.personalities import open_card
 from demail_hw_simulators.sim_reader import SimulatedReader
@@ -85,3 +87,67 @@ def test_a_refused_command_leaves_nothing_to_rely_on(refused: int, again: list[i
         simulated.log.clear()
         assert len(card.compute_digital_signature(KEY, bytes(51), deadline=deadline)) == 256
         assert simulated.log == again
+
+
+# --- other cards, by what they are sent
+
+DEADLINE = 99.0
+SELECT_NKS = "00a4040c07d2760000030102"
+
+
+def sent_by(scripted, profile: Profile, *uses: Callable[[TcosCard], object]) -> list[str]:
+    """The commands that a card of this kind gets, which is content with all of them."""
+    connection = scripted(lambda command: b"\x90\x00")
+    card = TcosCard(connection, profile)
+    for use in uses:
+        use(card)
+    return connection.sent
+
+
+def signing(card: TcosCard) -> None:
+    card.compute_digital_signature(card.profile.keys[0], b"\xaa", deadline=DEADLINE)
+
+
+def deciphering(card: TcosCard) -> None:
+    card.decipher(card.profile.keys[1], b"\xbb" * 128, deadline=DEADLINE)
+
+
+def test_tcos_2_signs_with_the_key_that_selecting_the_application_sets(scripted) -> None:
+    sign = "002a9e9a01aa00"
+    decipher = "002a80868102" + "bb" * 128 + "80"
+    sent = sent_by(scripted, NETKEY2, signing, signing, deciphering, deciphering, signing, signing)
+    assert sent == [SELECT_NKS, sign, sign, "0022c1b803840181", decipher, decipher, SELECT_NKS, sign, sign]
+
+
+def test_selecting_the_same_application_anew_leaves_its_local_pins(scripted) -> None:
+    connection = scripted(lambda command: b"\x90\x00")
+    card = TcosCard(connection, NETKEY2)
+    local = NETKEY2.pin(PinName.NKS_1)
+    card.verify(local, PinPermit(_GUARD_KEY, local.reference, (Pin(b"123456"),)), deadline=DEADLINE)
+    deciphering(card)
+    signing(card)
+    assert connection.sent.count(SELECT_NKS) == 2
+    assert card.is_verified(local)
+
+
+def test_the_keys_of_an_idkey_lie_in_two_directories(scripted) -> None:
+    def every_key(card: TcosCard) -> None:
+        for key in IDKEY.keys:
+            card.decipher(key, b"\xbb" * 256, deadline=DEADLINE)
+
+    sent = [command for command in sent_by(scripted, IDKEY, every_key) if not command.startswith("002a")]
+    df07, df08 = "00a4080c02df07", "00a4080c02df08"
+    assert sent == [df07, "002241b803840184", "002241b803840185", df08, "002241b803840181"]
+
+
+def test_a_global_pin_of_an_idkey_needs_no_application(scripted) -> None:
+    pin = IDKEY.pin(PinName.GLOBAL)
+    assert sent_by(scripted, IDKEY, lambda card: card.pin_status(pin, deadline=DEADLINE)) == ["00200000"]
+
+
+def test_the_public_key_of_tcos_2_is_in_data_objects(scripted) -> None:
+    records = {"00b2010400": "0104c3c3c3c3", "00b2020400": "0203010001"}
+    connection = scripted(lambda command: bytes.fromhex(records.get(command.hex(), "")) + b"\x90\x00")
+    file = NETKEY2.keys[0].public_key_file
+    parts = TcosCard(connection, NETKEY2).read_public_key(NKS, file, deadline=DEADLINE)
+    assert parts == PublicKeyParts(0xC3C3C3C3, 65537)

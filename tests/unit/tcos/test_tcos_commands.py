@@ -5,6 +5,9 @@ import pytest
 from demail_hw.iso7816.apdu import CommandApdu
 from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit
 from demail_hw.tcos import commands
+from demail_hw.tcos.layout import Application, KeySlot
+from demail_hw.tcos.netkey import NKS
+from demail_hw.tcos.profiles import IDKEY, NETKEY2, NETKEY3, SIGNATURE_CARD_V2, Profile
 
 
 def encoded(command: CommandApdu) -> str:
@@ -15,21 +18,44 @@ def encoded(command: CommandApdu) -> str:
     ("command", "expected"),
     [
         (commands.select_master_file(), "00a4000c023f00"),
-        (commands.select_application(bytes.fromhex("D2760000030102")), "00a4040c07d2760000030102"),
+        (commands.select_application(NKS), "00a4040c07d2760000030102"),
+        (commands.select_application(Application.by_path("DF07", "DF07")), "00a4080c02df07"),
         (commands.select_elementary_file(0x2F02), "00a4020c022f02"),
         (commands.read_binary(0), "00b0000000"),
         (commands.read_binary(0x102, 16), "00b0010210"),
         (commands.read_record(2), "00b2020400"),
         (commands.pin_status(0x81), "00200081"),
-        (commands.manage_security_environment_for_signature(0x80), "002241b606800102840180"),
-        (commands.manage_security_environment_for_decipher(0x82), "002241b803840182"),
         (commands.compute_digital_signature(b"\xaa" * 51), "002a9e9a33" + "aa" * 51 + "00"),
-        (commands.decipher(b"\xbb" * 256), "002a808600010100" + "bb" * 256 + "0100"),
-        (commands.decipher(b"\xbb" * 128), "002a80868100" + "bb" * 128 + "80"),
+        (commands.decipher(b"\x00", b"\xbb" * 256), "002a808600010100" + "bb" * 256 + "0100"),
+        (commands.decipher(b"\x02", b"\xbb" * 128), "002a80868102" + "bb" * 128 + "80"),
     ],
 )
 def test_bytes(command: CommandApdu, expected: str) -> None:
     assert encoded(command) == expected
+
+
+def key_of(profile: Profile, reference: int) -> KeySlot:
+    return next(key for key in profile.keys if key.reference == reference)
+
+
+@pytest.mark.parametrize(
+    ("profile", "reference", "expected"),
+    [
+        (NETKEY3, 0x80, "002241b606800102840180"),  # scdaemon
+        (NETKEY3, 0x82, "002241b803840182"),  # OpenSC
+        (NETKEY2, 0x81, "0022c1b803840181"),  # OpenSC on TCOS 2
+        (IDKEY, 0x84, "002241b803840184"),  # OpenSC on an IDKey
+        (SIGNATURE_CARD_V2, 0x80, "002241b603840180"),
+    ],
+)
+def test_bytes_of_mse(profile: Profile, reference: int, expected: str) -> None:
+    environment = key_of(profile, reference).access.environment
+    assert environment is not None
+    assert encoded(commands.manage_security_environment(environment, reference)) == expected
+
+
+def test_a_signature_key_of_tcos_2_needs_no_mse() -> None:
+    assert key_of(NETKEY2, 0x80).access.environment is None
 
 
 def test_verify_spends_its_permit_and_copies_no_pin() -> None:

@@ -1,10 +1,12 @@
 import ssl
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa, utils
 
 from demail_hw.errors import AlgorithmNotSupported, CertificateError, Layer, TlsKeyUnsupported
 from demail_hw.identity import Identity, KeyRole
+from demail_hw.keys.ec_private_key import CardEcPrivateKey
 from demail_hw.tls import attach, client_context
 from demail_hw.tls.openssl.attach import attached_key
 from demail_hw.tls.openssl.library import OpenSsl
@@ -34,6 +36,34 @@ def test_the_gateway_takes_the_key(root, card_key, ca_file, gateway, shake_hands
 def test_ec_keys(root, ec_keys, ca_file, make_server, shake_hands, curve, version):
     context = client_context(root.identity(ec_keys[curve]), cafile=ca_file)
     assert shake_hands(context, make_server(version=version)).client.version() == version.name.replace("v1_", "v1.")
+
+
+class PlainEcdsa:
+    """A card's operation on a software key: a digest in, r and s out."""
+
+    def __init__(self, software):
+        self.software = software
+        self.digests = []
+
+    def sign_digest(self, digest):
+        self.digests.append(digest)
+        made = self.software.sign(digest, ec.ECDSA(utils.Prehashed(hashes.SHA256())))
+        return b"".join(part.to_bytes(32, "big") for part in utils.decode_dss_signature(made))
+
+
+@pytest.mark.parametrize("version", [TLS12, TLS13])
+def test_an_ec_key_on_a_card(root, ec_keys, ca_file, make_server, shake_hands, version):
+    card = PlainEcdsa(ec_keys["secp256r1"])
+    key = CardEcPrivateKey(card.software.public_key(), card)
+    done = shake_hands(client_context(root.identity(key), cafile=ca_file), make_server(version=version))
+    assert subject(done) == ((("commonName", "client"),),)
+    assert len(card.digests) == 1
+
+
+def test_a_curve_that_tls_does_not_know(root):
+    key = ec.generate_private_key(ec.BrainpoolP256R1())
+    with pytest.raises(AlgorithmNotSupported, match="none of the signatures"):
+        client_context(root.identity(key))
 
 
 @pytest.mark.parametrize(

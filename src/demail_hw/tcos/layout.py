@@ -1,0 +1,179 @@
+"""The words in which a card is described: its applications, PINs and keys, and how each is used, as data.
+
+What differs between two cards is a value here and never a branch in the code that sends the commands.
+"""
+
+import dataclasses
+import enum
+from fnmatch import fnmatchcase
+
+from demail_hw.identity import KeyRole
+from demail_hw.tcos.public_key_file import RecordForm
+
+__all__ = [
+    "Application",
+    "ControlReferenceTemplate",
+    "KeyAccess",
+    "KeyOperation",
+    "KeySlot",
+    "PinName",
+    "PinSlot",
+    "Profile",
+    "PublicKeyFile",
+    "SecurityEnvironment",
+    "SelectionMethod",
+]
+
+
+class SelectionMethod(enum.IntEnum):
+    """P1 of SELECT: what its data field is (ISO 7816-4, 11.1.1)."""
+
+    DF_NAME = 0x04
+    PATH_FROM_MF = 0x08
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Application:
+    """A DF that keys, PINs or certificates lie in; compared by identity.
+
+    ``location``: what SELECT sends, an AID (ISO 7816-4, 12.2.3) or a path from the MF without the MF itself.
+    """
+
+    name: str
+    method: SelectionMethod
+    location: bytes
+
+    @classmethod
+    def by_aid(cls, name: str, aid: str) -> "Application":
+        """The DF with this name, in hexadecimal."""
+        return cls(name, SelectionMethod.DF_NAME, bytes.fromhex(aid))
+
+    @classmethod
+    def by_path(cls, name: str, path: str) -> "Application":
+        """The DF at this path, in hexadecimal."""
+        return cls(name, SelectionMethod.PATH_FROM_MF, bytes.fromhex(path))
+
+
+class KeyOperation(enum.Enum):
+    """What the card does with a private key."""
+
+    COMPUTE_DIGITAL_SIGNATURE = "PSO CDS: the card pads a DigestInfo"
+    DECIPHER = "PSO DECIPHER: the raw RSA operation, the host pads"
+    COMPUTE_ECDSA = "PSO CDS: the card makes r and s of a digest"
+
+
+class ControlReferenceTemplate(enum.IntEnum):
+    """P2 of MANAGE SECURITY ENVIRONMENT: what the key is set for (ISO 7816-4, 10.3.2)."""
+
+    DIGITAL_SIGNATURE = 0xB6
+    CONFIDENTIALITY = 0xB8
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SecurityEnvironment:
+    """What MANAGE SECURITY ENVIRONMENT SET says beside the key's reference (ISO 7816-4, 11.5.11).
+
+    ``algorithm``: the value of DO 80, None to leave it out. ``p1``: for which operations it is set.
+    """
+
+    template: ControlReferenceTemplate
+    algorithm: int | None = None
+    p1: int = 0x41
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeyAccess:
+    """How a card wants a key to be used.
+
+    ``environment``: None if the key is used as selecting the application leaves it. ``padding_indicator``: the byte
+    that makes DECIPHER the raw operation (ISO 7816-8, table 11).
+    """
+
+    operation: KeyOperation
+    environment: SecurityEnvironment | None
+    padding_indicator: bytes = b""
+
+
+class PinName(enum.Enum):
+    """The PINs of a card, as the command line calls them."""
+
+    GLOBAL = "global"
+    NKS_1 = "nks-1"
+    NKS_2 = "nks-2"
+    SIGG_1 = "sigg-1"
+    SIGG_2 = "sigg-2"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class PinSlot:
+    """A PIN. ``reference``: P2 of VERIFY; it counts in ``application``, or everywhere if that is None.
+
+    ``opens``: the applications whose keys it opens.
+    """
+
+    name: PinName
+    reference: int
+    application: Application | None
+    opens: frozenset[Application]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PublicKeyFile:
+    """An EF.PK: its identifier, and how a number is written in its records."""
+
+    identifier: int
+    form: RecordForm
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class KeySlot:
+    """A private key and where its public parts lie.
+
+    ``reference``: DO 84 of MANAGE SECURITY ENVIRONMENT. ``public_key_file``: None where only the certificate tells.
+    ``certificate_files``: where its certificate may be, the likeliest first. ``decrypts``: whether it is meant for
+    decryption too. ``curves``: those that an EC key can be on, by cryptography's names.
+    """
+
+    reference: int
+    role: KeyRole
+    label: str
+    application: Application
+    access: KeyAccess
+    public_key_file: PublicKeyFile | None
+    certificate_files: tuple[int, ...]
+    decrypts: bool = False
+    curves: frozenset[str] = frozenset()
+
+    @property
+    def operation(self) -> KeyOperation:
+        """What the card does with it."""
+        return self.access.operation
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Profile:
+    """A kind of card.
+
+    ``atrs``: its ATRs in hexadecimal, where ``?`` is any digit. ``main``: the application that only this kind has
+    among those with the same ATR. ``chain_files``: where the certificates of its issuers may be.
+    """
+
+    name: str
+    atrs: tuple[str, ...]
+    main: Application
+    keys: tuple[KeySlot, ...]
+    pins: tuple[PinSlot, ...]
+    chain_files: tuple[tuple[Application, int], ...]
+
+    def has_atr(self, atr: bytes) -> bool:
+        """Whether a card with this ATR can be of this kind."""
+        digits = atr.hex().upper()
+        return any(fnmatchcase(digits, pattern) for pattern in self.atrs)
+
+    def pin(self, name: PinName) -> PinSlot:
+        """The PIN of this name. ``KeyError`` if the card has none."""
+        return {slot.name: slot for slot in self.pins}[name]
+
+    def keys_opened_by(self, pin: PinSlot) -> tuple[KeySlot, ...]:
+        """The keys that a PIN opens."""
+        return tuple(key for key in self.keys if key.application in pin.opens)

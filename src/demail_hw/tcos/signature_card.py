@@ -1,0 +1,62 @@
+"""TeleSec Signature Card V2: TCOS 3 with elliptic curves.
+
+Sources: newer GnuPG (app-nks, "version 15") for applications, key files, PINs and the form of MSE, and an ATR list.
+No card was seen, and nothing of it is in OpenSC: what is assumed says so.
+"""
+
+from typing import Final
+
+from demail_hw.identity import KeyRole
+from demail_hw.tcos.layout import (
+    Application,
+    ControlReferenceTemplate,
+    KeyAccess,
+    KeyOperation,
+    KeySlot,
+    PinName,
+    PinSlot,
+    Profile,
+    SecurityEnvironment,
+)
+from demail_hw.tcos.netkey import NKS
+
+__all__ = ["SIGNATURE_CARD_V2"]
+
+_ESIGN: Final = Application.by_aid("ESIGN", "A000000167455349474E")
+_CURVES: Final = frozenset({"secp256r1", "brainpoolP256r1"})
+
+_ECDSA: Final = KeyAccess(KeyOperation.COMPUTE_ECDSA, SecurityEnvironment(ControlReferenceTemplate.DIGITAL_SIGNATURE))
+
+
+def _key(reference: int, role: KeyRole, certificate_files: tuple[int, ...]) -> KeySlot:
+    return KeySlot(
+        reference=reference,
+        role=role,
+        label=f"Signature Card {role.value} key",
+        application=NKS,
+        access=_ECDSA,
+        public_key_file=None,
+        certificate_files=certificate_files,
+        curves=_CURVES,
+    )
+
+
+SIGNATURE_CARD_V2: Final = Profile(
+    name="TeleSec Signature Card V2",
+    atrs=("3B9F968131FE9D006405A0030431C073F701D000900028",),
+    main=NKS,
+    # References assumed: those of NetKey 3, whose key files have the same names.
+    keys=(
+        _key(0x80, KeyRole.SIGNATURE, (0xC000, 0x4331, 0x4332)),
+        _key(0x81, KeyRole.ENCRYPTION, (0xC200, 0x43B1, 0x43B2)),
+        _key(0x82, KeyRole.AUTHENTICATION, (0xC500, 0x4371, 0x4372)),
+    ),
+    # Which PIN opens which key is assumed.
+    pins=(
+        PinSlot(PinName.GLOBAL, 0x03, NKS, frozenset({NKS})),
+        PinSlot(PinName.NKS_2, 0x04, NKS, frozenset()),
+        PinSlot(PinName.SIGG_1, 0x81, _ESIGN, frozenset()),
+        PinSlot(PinName.SIGG_2, 0x82, _ESIGN, frozenset()),
+    ),
+    chain_files=((NKS, 0xC208), (NKS, 0xC20E)),
+)

@@ -1,0 +1,352 @@
+"""A connection on a scripted service: what no real one can be made to do when a test wants it."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from demail_hw.errors import (
+    CardMute,
+    CardRemoved,
+    DeadlineExceeded,
+    DeviceLost,
+    HardwareError,
+    NoCard,
+    Outcome,
+    ProtocolViolation,
+)
+from demail_hw.interfaces import CardConnection, CardLimits, ShareMode
+from demail_hw_drivers.pcsc_reader import PcscReader
+from demail_hw_drivers.pcsc_service import PcscService
+from fake_scard import ATR, GARBAGE, FakeScard, Gate
+
+SELECT = bytes.fromhex("00A4000C023F00")
+OK = b"\x90\x00"
+LEAVE, RESET, UNPOWER = 0, 1, 2
+NO_SMARTCARD, NOT_TRANSACTED, SHARING_VIOLATION = 0x8010000C, 0x80100016, 0x8010000B
+RESET_CARD, REMOVED_CARD, UNPOWERED_CARD = 0x80100068, 0x80100069, 0x80100067
+SERVICE_STOPPED = 0x8010001E
+SHARES = pytest.mark.parametrize(
+    ("share", "disposition"), [(ShareMode.EXCLUSIVE, UNPOWER), (ShareMode.SHARED, RESET)]
+)
+
+
+def soon() -> float:
+    return time.monotonic() + 20
+
+
+def short() -> float:
+    return time.monotonic() + 0.05
+
+
+@pytest.fixture
+def reader(scard: FakeScard) -> PcscReader:
+    return PcscReader(PcscService(scard), "Reader 00 00", serial=None)
+
+
+@pytest.fixture
+def connect(reader: PcscReader) -> "Callable[..., CardConnection]":
+    return lambda share=ShareMode.EXCLUSIVE, deadline=None: reader.connect(share, deadline=deadline or soon())
+
+
+def transmit(connection: CardConnection, command: bytes = SELECT, deadline: float | None = None) -> bytes:
+    with connection.transaction(deadline=soon()):
+        return connection.transmit((command,), deadline=deadline or soon())
+
+
+def assert_dead(connection: CardConnection, scard: FakeScard) -> None:
+    sent = len(scard.commands)
+    with pytest.raises(CardRemoved) as caught:
+        transmit(connection)
+    assert caught.value.outcome is Outcome.NOT_SENT
+    assert len(scard.commands) == sent
+    assert scard.cards == {}
+
+
+# --- Answers ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", [[], [0x90]])
+def test_answer_without_a_status_word_is_a_card_that_went_away(
+    scard: FakeScard, connect: Callable[..., CardConnection], answer: list[int]
+) -> None:
+    connection = connect()
+    scard.script["SCardTransmit"].append([0, answer])
+    with pytest.raises(CardRemoved) as caught:
+        transmit(connection)
+    assert caught.value.outcome is Outcome.UNKNOWN
+    assert_dead(connection, scard)
+
+
+def test_answer_over_the_limit_is_not_taken(scard: FakeScard, connect: Callable[..., CardConnection]) -> None:
+    scard.properties = bytes.fromhex("0A0400010000")
+    connection = connect()
+    assert connection.limits == CardLimits(extended=True, max_command=265, max_response=258)
+    scard.script["SCardTransmit"].append([0, [0] * 259])
+    with pytest.raises(ProtocolViolation) as caught:
+        transmit(connection)
+    assert caught.value.outcome is Outcome.UNKNOWN
+    assert_dead(connection, scard)
+
+
+@pytest.mark.parametrize("code", [NOT_TRANSACTED, NOT_TRANSACTED - (1 << 32)])
+def test_return_code_comes_before_the_garbage_beside_it(
+    scard: FakeScard, connect: Callable[..., CardConnection], code: int
+) -> None:
+    connection = connect()
+    scard.script["SCardTransmit"].append([code, GARBAGE])
+    with pytest.raises(CardRemoved) as caught:
+        transmit(connection)
+    assert caught.value.outcome is Outcome.UNKNOWN
+    assert_dead(connection, scard)
+
+
+def test_command_over_the_limit_is_not_sent(scard: FakeScard, connect: Callable[..., CardConnection]) -> None:
+    scard.properties = bytes.fromhex("0A0400000000")
+    connection = connect()
+    with pytest.raises(ValueError):
+        transmit(connection, bytes(262))
+    assert transmit(connection, bytes(261)) == OK
+    connection.close()
+
+
+# --- A card that was reset ----------------------------------------------------------------------------------------
+
+
+def test_reset_before_a_command_is_accepted_and_the_command_not_sent_again(
+    scard: FakeScard, connect: Callable[..., CardConnection]
+) -> None:
+    connection = connect()
+    epoch = connection.epoch
+    scard.script["SCardTransmit"].append([RESET_CARD, GARBAGE])
+    with pytest.raises(CardRemoved, match="reset") as caught:
+        transmit(connection)
+    assert (caught.value.outcome, caught.value.transient) == (Outcome.NOT_SENT, True)
+    assert len(scard.commands) == 1
+    assert connection.epoch != epoch
+    assert transmit(connection) == OK
+    connection.close()
+
+
+@pytest.mark.parametrize("share", ShareMode)
+def test_reset_card_with_another_atr_is_another_card(
+    scard: FakeScard, connect: Callable[..., CardConnection], share: ShareMode
+) -> None:
+    connection = connect(share)
+    scard.atr = ATR[:-1]
+    where = "SCardBeginTransaction" if share is ShareMode.SHARED else "SCardTransmit"
+    scard.script[where].append(RESET_CARD if share is ShareMode.SHARED else [RESET_CARD, GARBAGE])
+    with pytest.raises(CardRemoved, match="Another card") as caught:
+        transmit(connection)
+    assert caught.value.outcome is Outcome.NOT_SENT
+    assert_dead(connection, scard)
+    assert scard.dispositions == [LEAVE]
+
+
+def test_card_that_is_reset_without_end_is_given_up(scard: FakeScard, connect: Callable[..., CardConnection]) -> None:
+    connection = connect(ShareMode.SHARED)
+    scard.script["SCardBeginTransaction"].extend([RESET_CARD] * 100)
+    with pytest.raises(CardRemoved) as caught:
+        transmit(connection)
+    assert caught.value.transient
+    assert scard.commands == []
+    connection.close()
+
+
+def test_several_resets_before_a_transaction_are_one_new_state(
+    scard: FakeScard, connect: Callable[..., CardConnection]
+) -> None:
+    connection = connect(ShareMode.SHARED)
+    scard.script["SCardBeginTransaction"].extend([RESET_CARD, RESET_CARD])
+    assert transmit(connection) == OK
+    connection.close()
+
+
+# --- The end ------------------------------------------------------------------------------------------------------
+
+
+@SHARES
+def test_closing_takes_what_was_verified(
+    scard: FakeScard, connect: Callable[..., CardConnection], share: ShareMode, disposition: int
+) -> None:
+    connection = connect(share)
+    connection.close()
+    connection.close()
+    assert scard.dispositions == [disposition]
+    assert (scard.contexts, scard.cards) == (set(), {})
+
+
+@SHARES
+@pytest.mark.parametrize(("code", "gone"), [(REMOVED_CARD, True), (NO_SMARTCARD, True), (NOT_TRANSACTED, False)])
+def test_card_that_may_be_there_is_not_left_open_and_the_next_one_is_left_alone(
+    scard: FakeScard,
+    connect: Callable[..., CardConnection],
+    share: ShareMode,
+    disposition: int,
+    code: int,
+    gone: bool,
+) -> None:
+    connection = connect(share)
+    scard.script["SCardTransmit"].append([code, GARBAGE])
+    with pytest.raises(CardRemoved):
+        transmit(connection)
+    assert scard.dispositions == [LEAVE if gone else disposition]
+    assert_dead(connection, scard)
+
+
+def test_disconnecting_is_tried_again_while_others_are_faster(
+    scard: FakeScard, connect: Callable[..., CardConnection]
+) -> None:
+    connection = connect(ShareMode.SHARED)
+    scard.script["SCardDisconnect"].extend([SHARING_VIOLATION] * 3)
+    connection.close()
+    assert scard.dispositions == [RESET]
+
+
+def test_what_was_done_in_a_transaction_counts_even_if_it_cannot_be_ended(
+    scard: FakeScard, connect: Callable[..., CardConnection]
+) -> None:
+    connection = connect(ShareMode.SHARED)
+    scard.script["SCardEndTransaction"].append(SERVICE_STOPPED)
+    assert transmit(connection) == OK
+    assert_dead(connection, scard)
+
+
+def test_error_in_a_transaction_is_not_hidden_by_its_end(
+    scard: FakeScard, connect: Callable[..., CardConnection]
+) -> None:
+    connection = connect(ShareMode.SHARED)
+    scard.script["SCardEndTransaction"].append(SERVICE_STOPPED)
+    with pytest.raises(ZeroDivisionError), connection.transaction(deadline=soon()):
+        raise ZeroDivisionError
+
+
+def test_late_answer_is_thrown_away_and_the_card_loses_its_power(
+    scard: FakeScard, connect: Callable[..., CardConnection]
+) -> None:
+    connection = connect()
+    gate = Gate(lambda: [0, [0x90, 0x00]])
+    scard.script["SCardTransmit"].append(gate)
+    with pytest.raises(DeadlineExceeded) as caught:
+        transmit(connection, deadline=short())
+    assert caught.value.outcome is Outcome.UNKNOWN
+    connection.close()
+    assert scard.dispositions == []
+    gate.open.set()
+    wait_until_given_back(scard)
+    assert scard.dispositions == [UNPOWER]
+
+
+def test_transaction_that_begins_too_late_ends_with_its_connection(
+    scard: FakeScard, connect: Callable[..., CardConnection]
+) -> None:
+    connection = connect(ShareMode.SHARED)
+    gate = Gate(lambda: 0)
+    scard.script["SCardBeginTransaction"].append(gate)
+    with pytest.raises(DeadlineExceeded) as caught, connection.transaction(deadline=short()):
+        pytest.fail("it has not begun")
+    assert caught.value.outcome is Outcome.NOT_SENT
+    gate.open.set()
+    wait_until_given_back(scard)
+    assert scard.dispositions == [RESET]
+    assert scard.commands == []
+
+
+def wait_until_given_back(scard: FakeScard) -> None:
+    for thread in threading.enumerate():
+        if thread.name == "PC/SC card":
+            thread.join(20)
+    assert scard.cards == {}
+
+
+# --- Connecting ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(NO_SMARTCARD, NoCard), (UNPOWERED_CARD, CardMute), (SERVICE_STOPPED, HardwareError)]
+)
+def test_connection_that_fails_leaves_nothing_open(
+    scard: FakeScard, connect: Callable[..., CardConnection], code: int, kind: type[HardwareError]
+) -> None:
+    scard.script["SCardConnect"].append([code, 0, 0])
+    with pytest.raises(kind) as caught:
+        connect()
+    assert caught.value.outcome is Outcome.NOT_SENT
+    assert scard.contexts == set()
+    connect().close()
+
+
+def test_connection_that_comes_too_late_is_given_back(
+    scard: FakeScard, reader: PcscReader, connect: Callable[..., CardConnection]
+) -> None:
+    gate = Gate(lambda: None)  # and then it connects
+    scard.script["SCardConnect"].append(gate)
+    with pytest.raises(DeadlineExceeded) as caught:
+        connect(deadline=short())
+    assert caught.value.outcome is Outcome.NOT_SENT
+    gate.open.set()
+    wait_until_given_back(scard)
+    assert scard.dispositions == [UNPOWER]
+    connect().close()
+
+
+def test_reader_learns_its_serial_number_from_the_connection(
+    scard: FakeScard, reader: PcscReader, connect: Callable[..., CardConnection]
+) -> None:
+    scard.serials["Reader 00 00"] = b"53692013000000\0"
+    assert reader.serial is None
+    connect().close()
+    assert reader.serial == "53692013000000"
+
+
+def test_closed_reader_connects_no_more(reader: PcscReader, connect: Callable[..., CardConnection]) -> None:
+    reader.close()
+    reader.close()
+    with pytest.raises(DeviceLost) as caught:
+        connect()
+    assert caught.value.outcome is Outcome.NOT_SENT
+
+
+def test_reset_looks_first_whether_the_card_was_out(scard: FakeScard, connect: Callable[..., CardConnection]) -> None:
+    connection = connect()
+    scard.script["SCardStatus"].append([REMOVED_CARD, "", 0, 0, []])
+    with pytest.raises(CardRemoved):
+        connection.reset(deadline=soon())
+    assert_dead(connection, scard)
+
+
+# --- Interrupts ---------------------------------------------------------------------------------------------
+
+
+def test_interrupt_while_others_have_the_card_leaves_no_transaction(
+    scard: FakeScard, connect: Callable[..., CardConnection]
+) -> None:
+    connection = connect(ShareMode.SHARED)
+    main = threading.get_ident()
+    gate = Gate(lambda: 0)
+
+    def interrupted() -> int:
+        signal.pthread_kill(main, signal.SIGINT)
+        return int(gate())
+
+    scard.script["SCardBeginTransaction"].append(interrupted)
+    with pytest.raises(KeyboardInterrupt), connection.transaction(deadline=soon()):
+        pytest.fail("it has not begun")
+    gate.open.set()
+    wait_until_given_back(scard)
+    assert scard.dispositions == [RESET]
+    assert_dead(connection, scard)
+
+
+def test_transaction_that_was_not_begun_is_not_ended(
+    scard: FakeScard, connect: Callable[..., CardConnection]
+) -> None:
+    connection = connect(ShareMode.SHARED)
+    scard.script["SCardEndTransaction"].append(NOT_TRANSACTED)
+    with pytest.raises(DeadlineExceeded), connection.transaction(deadline=time.monotonic()):
+        pytest.fail("the deadline was over")
+    scard.script.clear()
+    assert transmit(connection) == OK
+    connection.close()
