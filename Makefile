@@ -36,6 +36,9 @@ check: $(stamp)  ## style, types, the law of the layers, unit and property tests
 test: check  ## check, and the rest: contract, integration, and programs that nobody here wrote
 	@real=--require-real; \
 	$(bin)/python scripts/debian_packages.py || test -n "$$CI" || real=; \
+	$(bin)/python -c 'import smartcard.scard' 2>/dev/null \
+	  || $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,pcsc]' \
+	  || test -n "$$CI" || real=; \
 	$(bin)/pytest tests/contract tests/integration tests/real -m '$(MARKS)' $$real
 
 full: PYTHON_OLDEST ?= $(shell $(PYTHON) scripts/find_python.py oldest)

@@ -32,7 +32,9 @@ def packages() -> tuple[Package, ...]:
 
 
 def find_program(name: str) -> str | None:
-    """The path of a program; also where only root's PATH leads."""
+    """The path of a program, also where only root's PATH leads; or an absolute path, if that file is there."""
+    if name.startswith("/"):
+        return name if pathlib.Path(name).exists() else None
     return shutil.which(name, path=os.pathsep.join((*os.get_exec_path(), *_SYSTEM_FOLDERS)))
 
 

@@ -1,6 +1,7 @@
 """The implementations of Reader and CardConnection, each on a bench with the same scripted card."""
 
 import contextlib
+import pathlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from typing import Protocol
 import pytest
 
 from demail_hw.ccid.reader import CcidReader
-from demail_hw.interfaces import Reader, Timeouts
+from demail_hw.interfaces import CardLimits, Reader, Timeouts
 from demail_hw.registry import open_reader
 from demail_hw.transaction_lock import TransactionLock
 from demail_hw_drivers.usbip_server import UsbIpServer
@@ -17,6 +18,9 @@ from demail_hw_simulators.ccid_device import SimulatedUsbReader
 from demail_hw_simulators.interfaces import SimulatedCard
 from demail_hw_simulators.loopback import LoopbackTransport
 from demail_hw_simulators.sim_reader import SimulatedReader
+from demail_hw_simulators.vpcd import VpcdSlot
+from pcsc_client import PcscClient, require_pyscard
+from pcscd import READERS, SECONDS, PrivatePcscd
 
 ATR = bytes.fromhex("3bff9600008131fe4380318065b0850300ef120fff82900019")
 SERIAL = "53692013000000"
@@ -30,6 +34,7 @@ class ScriptedCard:
         self.powered = False
         self.resets = 0
         self.commands: list[bytes] = []
+        self._off = threading.Condition()
 
     def power_on(self) -> bytes:
         self.powered = True
@@ -37,7 +42,19 @@ class ScriptedCard:
         return self.atr
 
     def power_off(self) -> None:
-        self.powered = False
+        with self._off:
+            self.powered = False
+            self._off.notify_all()
+
+    def forget(self) -> None:
+        """As new."""
+        self.resets = 0
+        self.commands.clear()
+
+    def wait_until_off(self) -> bool:
+        """For readers that take the power when they think it right. False if they never do."""
+        with self._off:
+            return self._off.wait_for(lambda: not self.powered, SECONDS)
 
     def transmit(self, command: bytes) -> bytes:
         self.commands.append(command)
@@ -60,7 +77,10 @@ class Slot(Protocol):
 
 
 class Bench:
-    """A reader with a card in it, and the hand that moves the card."""
+    """A reader with a card in it, and the hand that moves the card. What it moved, the reader has noticed."""
+
+    serial: str | None = SERIAL
+    limits = CardLimits(extended=True, max_command=65544, max_response=65538)
 
     def __init__(self, reader: Reader, slot: Slot, card: ScriptedCard) -> None:
         self.reader = reader
@@ -72,6 +92,15 @@ class Bench:
 
     def remove(self) -> None:
         self._slot.remove()
+
+    def replace_unseen(self) -> None:
+        """The card is out and in again before anybody looks."""
+        self._slot.remove()
+        self._slot.insert(self.card)
+
+    def is_off(self) -> bool:
+        """Has the card no power?"""
+        return not self.card.powered
 
     @staticmethod
     def soon() -> float:
@@ -111,11 +140,76 @@ def usbip() -> Iterator[Bench]:
         reader.close()
 
 
-@pytest.fixture(params=[in_process, ccid, usbip], ids=lambda opener: opener.__name__)
+class PcscBench(Bench):
+    """PC/SC looks at vpcd's slots every 400 ms; vpcd takes and gives 65535 bytes, and has no serial number."""
+
+    serial = None
+    limits = CardLimits(extended=True, max_command=65535, max_response=65535)
+
+    def __init__(self, reader: Reader, slot: VpcdSlot, card: ScriptedCard, client: PcscClient) -> None:
+        super().__init__(reader, slot, card)
+        self._client = client
+        self.confused = False
+
+    def insert(self, card: SimulatedCard | None = None) -> None:
+        super().insert(card)
+        self._client.wait_for_card(READERS[0], present=True)
+
+    def remove(self) -> None:
+        super().remove()
+        self._client.wait_for_card(READERS[0], present=False)
+
+    def replace_unseen(self) -> None:
+        super().replace_unseen()
+        self.confused = True
+
+    def is_off(self) -> bool:
+        return self.card.wait_until_off()
+
+
+@pytest.fixture(scope="module")
+def virtual_slot(
+    pytestconfig: pytest.Config, tool: Callable[[str], str], pcscd_folder: pathlib.Path
+) -> Iterator[VpcdSlot]:
+    """The first slot of a PC/SC service, which has nothing to do and need not start anew for each test."""
+    require_pyscard(pytestconfig)
+    program, library = tool("pcscd"), tool("/usr/lib/pcsc/drivers/serial/libifdvpcd.so")
+    tool("unshare")
+    with PrivatePcscd(pcscd_folder, program=program, library=pathlib.Path(library)) as pcscd:
+        yield pcscd.slot(None)
+
+
+@contextlib.contextmanager
+def pcsc(slot: VpcdSlot) -> Iterator[Bench]:
+    """Starts with a card that PC/SC has seen, and taken the power from."""
+    with PcscClient() as client:
+        if slot.card is None:
+            slot.insert(ScriptedCard())
+        client.wait_for_card(READERS[0], present=True)
+        card = slot.card
+        assert isinstance(card, ScriptedCard)
+        assert card.wait_until_off()
+        card.forget()
+        reader = open_reader(f"pcsc:{READERS[0]}", timeouts=Timeouts(connect=20))
+        bench = PcscBench(reader, slot, card, client)
+        yield bench
+        reader.close()
+        if bench.confused and slot.card is not None:
+            # Whoever lets go of a card in the moment that it is out makes pcsc-lite 1.9.9 call the slot empty, until
+            # the thread that looks at the slot has seen it empty too.
+            slot.remove()
+            slot.wait_until_asked(deadline=Bench.soon())
+
+
+NEEDS: dict[Callable[..., contextlib.AbstractContextManager[Bench]], str] = {pcsc: "virtual_slot"}
+
+
+@pytest.fixture(params=[in_process, ccid, usbip, pcsc], ids=lambda opener: opener.__name__)
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """Every implementation of Reader, one after the other; no thread of it is left behind."""
+    opener = request.param
+    needed = [request.getfixturevalue(NEEDS[opener])] if opener in NEEDS else []
     before = set(threading.enumerate())
-    opener: Callable[[], contextlib.AbstractContextManager[Bench]] = request.param
-    with opener() as opened:
+    with opener(*needed) as opened:
         yield opened
     assert set(threading.enumerate()) <= before
