@@ -1,11 +1,12 @@
 """What every test may use: foreign programs, or a loud word that they are not here."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from debian_packages import find_program, packages
+from pcscd import PrivatePcscd
 
 REAL = pathlib.Path(__file__).parent / "real"
 PACKAGE_OF = {package.program: package.name for package in packages()}
@@ -41,3 +42,23 @@ def tool(pytestconfig: pytest.Config) -> Callable[[str], str]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def pcscd_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
+    """Where the sockets of all private pcscds are, one after the other: a PC/SC client library reads the path once
+    in the life of its process."""
+    folder = tmp_path_factory.mktemp("pcscd")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PCSCLITE_CSOCK_NAME", str(folder / "pcscd.comm"))
+        yield folder
+
+
+@pytest.fixture
+def pcscd(tool: Callable[[str], str], pcscd_folder: pathlib.Path) -> Iterator[PrivatePcscd]:
+    """A private pcscd with two virtual readers, for foreign programs and for this process."""
+    program = tool("pcscd")
+    tool("unshare")
+    library = tool("/usr/lib/pcsc/drivers/serial/libifdvpcd.so")
+    with PrivatePcscd(pcscd_folder, program=program, library=pathlib.Path(library)) as running:
+        yield running

@@ -4,13 +4,13 @@ import email
 import pathlib
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from demail_hw.cms import SignedForm, decrypt, sign
 from demail_hw.cms.mime import canonical
@@ -41,6 +41,10 @@ LARGE = b"".join(
 """Five megabytes."""
 
 
+RSA = ("rsa:2048",)
+CURVES = ("prime256v1", "brainpoolP256r1")
+
+
 class Openssl(NamedTuple):
     """The program, in a directory of its own."""
 
@@ -60,9 +64,11 @@ class Openssl(NamedTuple):
     def verify(self, signed: bytes, *arguments: str, command: str = "cms") -> subprocess.CompletedProcess[bytes]:
         return self.run(command, "-verify", "-CAfile", "root.pem", *arguments, stdin=signed)
 
-    def certify(self, name: str, serial: str, subject: str, issuer: str, extensions: str) -> None:
+    def certify(
+        self, name: str, serial: str, subject: str, issuer: str, extensions: str, *, kind: Sequence[str] = RSA
+    ) -> None:
         """A key and its certificate, NAME.key and NAME.pem."""
-        request = ["req", "-newkey", "rsa:2048", "-nodes", "-config", "openssl.cnf", "-utf8", "-subj", subject]
+        request = ["req", "-newkey", *kind, "-nodes", "-config", "openssl.cnf", "-utf8", "-subj", subject]
         signer = (
             ["-signkey", f"{name}.key"] if issuer == name else ["-CA", f"{issuer}.pem", "-CAkey", f"{issuer}.key"]
         )
@@ -82,6 +88,17 @@ def openssl(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
     program.certify("user", "3", "/C=DE/O=Stadt Köln/CN=Jürgen Groß", "middle", "user")
     program.certify("other", "4", "/C=DE/O=Stadt Köln/CN=Somebody else", "middle", "user")
     return program
+
+
+@pytest.fixture(scope="module", params=CURVES)
+def ec_identity(request: pytest.FixtureRequest, openssl: Openssl) -> Identity:
+    kind = ("ec", "-pkeyopt", f"ec_paramgen_curve:{request.param}", "-pkeyopt", "ec_param_enc:named_curve")
+    openssl.certify(request.param, "5", f"/C=DE/O=Test/CN={request.param}", "root", "user", kind=kind)
+    path = openssl.directory / f"{request.param}.key"
+    key = serialization.load_pem_private_key(path.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    certificate = x509.load_pem_x509_certificate(path.with_suffix(".pem").read_bytes())
+    return Identity(KeyRole.SIGNATURE, "test", key, certificate)
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +164,18 @@ def test_every_hash_is_accepted(algorithm: hashes.HashAlgorithm, openssl: Openss
     assert openssl.verify(signed).returncode == 0
     printed = openssl.need("cms", "-cmsout", "-print", "-noout", stdin=signed)
     assert printed.count(b"algorithm: %b (" % algorithm.name.encode()) == 2
+
+
+@pytest.mark.parametrize("form", SignedForm, ids=lambda form: form.value)
+@pytest.mark.parametrize("algorithm", [hashes.SHA256(), hashes.SHA384(), hashes.SHA512()], ids=lambda one: one.name)
+def test_ecdsa_is_accepted(
+    form: SignedForm, algorithm: hashes.HashAlgorithm, openssl: Openssl, ec_identity: Identity
+) -> None:
+    signed = sign(MESSAGE, ec_identity, form=form, hash_algorithm=algorithm)
+    done = openssl.verify(signed, "-inform", FORMAT[form])
+    assert done.returncode == 0, done.stderr.decode()
+    printed = openssl.need("cms", "-cmsout", "-print", "-noout", "-inform", FORMAT[form], stdin=signed)
+    assert b"algorithm: ecdsa-with-%b (" % algorithm.name.upper().encode() in printed
 
 
 @pytest.mark.parametrize("form", SignedForm, ids=lambda form: form.value)

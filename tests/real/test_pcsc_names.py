@@ -1,0 +1,142 @@
+"""Readers by name, from a real PC/SC service. pyscard's SCardGetStatusChange ends the process over a name that is not
+ASCII, such as the one of Gemalto's K3000."""
+
+import pathlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from demail_hw.address import Address
+from demail_hw.errors import DeadlineExceeded, DeviceNotFound, Outcome, ReaderBusy
+from demail_hw.interfaces import ShareMode
+from demail_hw.registry import find_readers, open_reader
+from demail_hw_simulators.card.personalities import netkey3
+from pcsc_client import ForeignProgram, require_pyscard
+from pcscd import READERS, SECONDS, PrivatePcscd
+
+FULLWIDTH = "Gemalto USB Key Smart Card Reader \N{FULLWIDTH COMMERCIAL AT}"
+NAMES = pytest.mark.parametrize("pcscd_named", ["Virtual PCD", FULLWIDTH], indirect=True, ids=["ascii", "fullwidth"])
+SELECT_MF = bytes.fromhex("00A4000C023F00")
+
+
+def soon() -> float:
+    return time.monotonic() + SECONDS
+
+
+def address_of(name: str) -> str:
+    return str(Address("pcsc", selector=name))
+
+
+@pytest.fixture
+def pcscd_named(
+    pytestconfig: pytest.Config,
+    request: pytest.FixtureRequest,
+    tool: Callable[[str], str],
+    pcscd_folder: pathlib.Path,
+) -> Iterator[tuple[PrivatePcscd, str]]:
+    """A service whose two readers have this name, and the first one's whole name."""
+    require_pyscard(pytestconfig)
+    program, library = tool("pcscd"), pathlib.Path(tool("/usr/lib/pcsc/drivers/serial/libifdvpcd.so"))
+    tool("unshare")
+    before = set(threading.enumerate())
+    with PrivatePcscd(pcscd_folder, program=program, library=library, name=request.param) as pcscd:
+        yield pcscd, f"{request.param} 00 00"
+    assert set(threading.enumerate()) <= before
+
+
+@NAMES
+def test_reader_is_found_and_opened_by_its_name(pcscd_named: tuple[PrivatePcscd, str]) -> None:
+    pcscd, name = pcscd_named
+    slot = pcscd.slot(netkey3())
+    first, second = find_readers("pcsc:")
+    assert (first.name, first.card, second.card) == (name, True, False)
+    assert find_readers(f"pcsc:{name.replace('00 00', '00 0?').replace('?', '%3F')}") == (first, second)
+    reader = open_reader(first.address)
+    assert reader.name == name
+    for share in ShareMode:
+        connection = reader.connect(share, deadline=soon())
+        with connection.transaction(deadline=soon()):
+            assert connection.transmit((SELECT_MF,), deadline=soon()) == b"\x90\x00"
+        connection.close()
+    reader.close()
+    slot.close()
+
+
+@NAMES
+def test_card_is_waited_for(pcscd_named: tuple[PrivatePcscd, str]) -> None:
+    pcscd, name = pcscd_named
+    slot = pcscd.slot(netkey3())
+    reader = open_reader(address_of(name))
+    for present in (False, True):
+        done = threading.Event()
+
+        def wait(present: bool = present, done: threading.Event = done) -> None:
+            reader.wait_for_card(present, deadline=soon())
+            done.set()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        if present:
+            slot.insert(netkey3())
+        else:
+            slot.remove()
+        assert done.wait(SECONDS)
+        thread.join(SECONDS)
+        assert reader.card_present(deadline=soon()) is present
+    with pytest.raises(DeadlineExceeded) as caught:
+        reader.wait_for_card(False, deadline=time.monotonic() + 0.1)
+    assert caught.value.outcome is Outcome.NOT_SENT
+    reader.close()
+
+
+@NAMES
+def test_closing_the_reader_ends_the_wait(pcscd_named: tuple[PrivatePcscd, str]) -> None:
+    _, name = pcscd_named
+    reader = open_reader(address_of(name))
+    errors: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            reader.wait_for_card(True, deadline=soon())
+        except BaseException as error:  # noqa: BLE001
+            errors.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    reader.close()
+    thread.join(SECONDS / 2)
+    assert not thread.is_alive()
+    assert "closed" in str(errors[0])
+
+
+@pytest.mark.parametrize("pcscd_named", [FULLWIDTH], indirect=True, ids=["fullwidth"])
+def test_whoever_has_the_card_exclusively_says_whether_it_is_there(pcscd_named: tuple[PrivatePcscd, str]) -> None:
+    pcscd, name = pcscd_named
+    slot = pcscd.slot(netkey3())
+    reader = open_reader(address_of(name))
+    reader.connect(deadline=soon())
+    assert reader.card_present(deadline=soon())
+    assert next(iter(find_readers(address_of(name)))).in_use
+    slot.remove()
+    reader.wait_for_card(False, deadline=soon())
+    slot.insert(netkey3())
+    reader.wait_for_card(True, deadline=soon())
+    with ForeignProgram(pcscd.environment) as foreign:
+        foreign.connect(name, exclusive=True)
+        with pytest.raises(ReaderBusy):
+            reader.card_present(deadline=soon())
+    reader.close()
+
+
+def test_one_of_several_must_be_named(pytestconfig: pytest.Config, pcscd: PrivatePcscd) -> None:
+    require_pyscard(pytestconfig)
+    with pytest.raises(DeviceNotFound) as caught:
+        open_reader("pcsc:")
+    assert all(name in str(caught.value) for name in READERS)
+    with pytest.raises(DeviceNotFound):
+        open_reader("pcsc:Nobody's reader")
+    with pytest.raises(DeviceNotFound):
+        open_reader("pcsc:serial=123")
+    open_reader("pcsc:*01").close()
