@@ -102,7 +102,7 @@ class PcscConnection:
     *Exclusive*: no other program has the card, its state stays ours, the epoch with it, and a transaction costs
     nothing. *Shared*: a transaction is one of PC/SC, and between two of them others may do with the card what they
     like. Therefore each begins a new epoch. And therefore **a PIN that was verified is verified for every program
-    that shares the card, until the connection is closed**: a card has one state for all (OpenSC issue 1328).
+    that shares the card, until the connection is closed**: a card has one state for all.
 
     Closing takes the power from the card, or resets it where it is shared.
 
