@@ -202,8 +202,12 @@ class PcscConnection:
     def _end(self) -> None:
         """What was done in the transaction is done: that it cannot be ended is said by the next one."""
         if self._alive and self._card.in_transaction:
-            with contextlib.suppress(HardwareError):
+            try:
                 self._call(self._card.end, deadline=_grace(), late=_busy)
+            except HardwareError:
+                # It may still be ours, and keep others out: giving the card back ends it for certain.
+                if self._alive:
+                    self._bury()
 
     def _call(
         self, function: Callable[[], _Result], *, deadline: Deadline, late: Callable[[], DeadlineExceeded]

@@ -242,7 +242,10 @@ class VpcdSlot:
         card = self._card
         if card is None or self._absence_due:
             return _NO_ANSWER
-        answer = card.transmit(command)
+        try:
+            answer = card.transmit(command)
+        except RuntimeError:  # it has no power: another one was there when vpcd gave some
+            return _NO_ANSWER
         if self._card is not card:
             return _NO_ANSWER
         return answer if len(answer) <= _LONGEST else _WRONG_LENGTH

@@ -3,11 +3,12 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
-from demail_hw_simulators.interfaces import SimulatedCard
+if TYPE_CHECKING:
+    from demail_hw_simulators.interfaces import SimulatedCard
 
 __all__ = ["CardOptions", "card_options", "open_simulated_card"]
 
@@ -66,7 +67,7 @@ def card_options(function: Callable[..., _T]) -> Callable[..., _T]:
     return with_card
 
 
-def open_simulated_card(options: CardOptions) -> SimulatedCard:
+def open_simulated_card(options: CardOptions) -> "SimulatedCard":
     """The card that the options describe. ``click.BadParameter`` for a personality that nobody knows.
 
     Errors: :class:`~demail_hw.errors.ConfigurationError`.

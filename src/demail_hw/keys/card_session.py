@@ -24,8 +24,8 @@ _APDU_LOG = logging.getLogger("demail_hw.apdu")
 class CardSession:
     """An open card. ``serial``: its ICCSN; it is the card that the address demands, or opening failed.
 
-    Whenever the connection's epoch has changed, ATR and ICCSN are read again before anything else is done: what is in
-    the reader may be another card by then, and must not get the PIN of the first.
+    Whenever the connection's epoch has changed, and after every failure, ATR and ICCSN are read again before anything
+    else is done: what is in the reader may be another card by then, and must not get the PIN of the first.
 
     A context manager; closing it powers the card off and lets the reader go.
     """
@@ -42,7 +42,8 @@ class CardSession:
         self._resources = contextlib.ExitStack()
         deadline = self.deadline()
         with connection.transaction(deadline=deadline):
-            self._atr, self._epoch = connection.atr, connection.epoch
+            self._atr = connection.atr
+            self._epoch: int | None = connection.epoch
             self.card = TcosCard(connection, recognise(channel, deadline=deadline), channel=channel)
             self.serial = self.card.serial_number(deadline=deadline)
 
@@ -80,6 +81,10 @@ class CardSession:
         with self.connection.transaction(deadline=deadline):
             self.ensure_same_card(deadline=deadline)
             yield deadline
+
+    def suspect(self) -> None:
+        """Something went wrong with the card: the next transaction looks at it again before anything else."""
+        self._epoch = None
 
     def ensure_same_card(self, *, deadline: Deadline) -> None:
         """Look at ATR and ICCSN again if the card may be another one; inside a transaction.

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from demail_hw.address import Address
-from demail_hw.errors import CertificateError, KeyNotFound, KeyProviderError
+from demail_hw.errors import CertificateError, HardwareError, KeyNotFound, KeyProviderError
 from demail_hw.identity import Identity, KeyRole, PrivateKey
 from demail_hw.interfaces import Buffer, Deadline, KeyProvider, Timeouts
 from demail_hw.keys.card_session import CardSession
@@ -92,6 +92,13 @@ class _CardKey:
         return self._perform(self._card.decipher, block)
 
     def _perform(self, operation: _CardOperation, data: bytes) -> bytes:
+        try:
+            return self._perform_once(operation, data)
+        except HardwareError:
+            self._session.suspect()
+            raise
+
+    def _perform_once(self, operation: _CardOperation, data: bytes) -> bytes:
         deadline = self._session.deadline()
         with self._session.connection.transaction(deadline=deadline):
             self._session.ensure_same_card(deadline=deadline)

@@ -9,6 +9,7 @@ import pytest
 
 from demail_hw.errors import DeadlineExceeded
 from demail_hw_simulators import vpcd
+from demail_hw_simulators.card.personalities import netkey3
 from demail_hw_simulators.vpcd import Control, MessageBuffer, VpcdSlot, encode_message
 
 ATR = bytes.fromhex("3B00")
@@ -224,6 +225,15 @@ def test_swap_is_seen_by_nobody(reader: Vpcd, slot: VpcdSlot) -> None:
     assert reader.atr() == b"\x3b\x01"
     assert reader.ask(b"\x00\xa4\x00\x0c") == OK
     assert other.commands == [b"\x00\xa4\x00\x0c"]
+
+
+def test_a_card_without_power_hangs_up_and_the_slot_lives_on(reader: Vpcd, slot: VpcdSlot) -> None:
+    assert reader.atr() == ATR
+    slot.swap(netkey3())
+    reader.wait()
+    assert reader.ask(b"\x00\xa4\x00\x0c") is None
+    reader.wait()
+    assert reader.atr() == netkey3().atr
 
 
 def test_one_card_at_a_time(slot: VpcdSlot) -> None:

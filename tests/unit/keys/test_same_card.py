@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from demail_hw.errors import Outcome, UnexpectedCard
+from demail_hw.errors import CardError, Outcome, UnexpectedCard
 from demail_hw.identity import KeyRole
 from demail_hw.interfaces import Buffers, CardLimits, Deadline, ShareMode, Timeouts
 from demail_hw.keys.card_session import CardSession
@@ -129,6 +129,19 @@ def test_where_others_use_the_card_too_nothing_is_believed(slot: Slot, provider:
     slot.card.transmit(bytes.fromhex("00A4040C06D27600006601"))  # somebody else selects SigG
     sign(provider)
     assert slot.card.instructions[VERIFY] == 6
+
+
+def test_after_a_failure_another_card_is_found_though_nothing_told_of_it(
+    slot: Slot, provider: TcosKeyProvider
+) -> None:
+    sign(provider)
+    slot.card = netkey3(iccsn=OTHER)
+    slot.card.power_on()
+    with pytest.raises(CardError):
+        sign(provider)  # it knows nothing of our PIN and security environment
+    with pytest.raises(UnexpectedCard, match=OTHER):
+        sign(provider)
+    assert slot.card.instructions[VERIFY] == 0
 
 
 def test_the_deadline_of_a_session_is_in_the_future(provider: TcosKeyProvider) -> None:
