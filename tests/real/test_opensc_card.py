@@ -1,8 +1,11 @@
 """OpenSC recognises the simulated NetKey 3 card, and finds on it what is there."""
 
+import math
 import re
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from demail_hw_simulators.card.card import SimulatedTcosCard
 from demail_hw_simulators.card.personalities import netkey3
@@ -11,8 +14,12 @@ from pcscd import PrivatePcscd
 
 pytestmark = pytest.mark.usefixtures("card")
 
-DUMP_COMMANDS = 91
-"""What was recorded of pkcs15-tool --dump: any more, and the card was asked twice for something."""
+SELECT, READ_BINARY, READ_RECORD = 0xA4, 0xB0, 0xB2
+DUMP = {SELECT: 35, READ_RECORD: 20}
+DUMP_READS = 12
+"""What pkcs15-tool --dump was recorded to send, READ BINARY without those for the certificates themselves."""
+CHUNK = 256
+CERTIFICATES = ["45", "46", "47", "48", "49"]
 
 
 @pytest.fixture
@@ -46,6 +53,28 @@ def test_explorer_lists_creates_and_deletes(opensc: OpenSc) -> None:
     assert "failed" not in said
 
 
+def test_explorer_makes_a_directory_and_writes_a_file_in_it(opensc: OpenSc) -> None:
+    content = opensc.file("content", b"hello card")
+    said = opensc.explore(
+        'verify CHV0 "123456"',
+        "cd DF02",
+        "mkdir 1234 100",
+        "cd 1234",
+        "create 1236 10",
+        f"put 1236 {content}",
+        "cat 1236",
+        "delete 1236",
+        "cd ..",
+        "delete 1234",
+        "cd 1234",
+    )
+    assert "Total of 10 bytes written to 1236." in said
+    assert "hello card" in said
+    # Only the last line fails: the directory is gone.
+    assert said.count("File not found") == 1
+    assert "failed" not in said
+
+
 def test_explorer_creates_nothing_without_a_pin(opensc: OpenSc, card: SimulatedTcosCard) -> None:
     said = opensc.explore("cd DF02", "create 1235 10", "ls")
     assert "Security status not satisfied" in said
@@ -59,6 +88,7 @@ def test_explorer_gets_random_bytes(opensc: OpenSc, card: SimulatedTcosCard) -> 
 
 def test_dump(opensc: OpenSc, card: SimulatedTcosCard) -> None:
     dump = opensc.good("pkcs15-tool", "--dump")
+    sent = dict(card.instructions)
     assert "PKCS#15 Card [NetKey V3 Card]" in dump
     assert "Serial number  : 8949017351008040713\n" in dump
     assert "Manufacturer ID: TeleSec GmbH" in dump
@@ -73,12 +103,18 @@ def test_dump(opensc: OpenSc, card: SimulatedTcosCard) -> None:
     assert dump.count("Tries left     : 3") == 6
     keys = re.findall(r"Key ref        : (\d+)", dump)
     assert keys == ["128", "129", "130", "131", "132"]
-    assert sum(card.instructions.values()) == DUMP_COMMANDS
+    certificates = (opensc.good("pkcs15-tool", "--read-certificate", name).encode() for name in CERTIFICATES)
+    reads = sum(math.ceil(len(der(certificate)) / CHUNK) for certificate in certificates)
+    assert sent == {**DUMP, READ_BINARY: DUMP_READS + reads}
+
+
+def der(certificate: bytes) -> bytes:
+    return x509.load_pem_x509_certificate(certificate).public_bytes(Encoding.DER)
 
 
 def test_certificates_are_listed_by_id(opensc: OpenSc) -> None:
     listed = opensc.good("pkcs15-tool", "--list-certificates")
-    assert re.findall(r"ID +: (\d+)", listed) == ["45", "46", "47", "48", "49"]
+    assert re.findall(r"ID +: (\d+)", listed) == CERTIFICATES
     assert re.findall(r"Path +: (\w+)", listed) == ["df02c000", "df02c200", "df02c500", "df02c201", "df01c000"]
 
 
@@ -97,6 +133,17 @@ def test_pkcs11_mechanisms(opensc: OpenSc) -> None:
     listed = opensc.good("pkcs11-tool", "--list-mechanisms")
     assert "RSA-X-509, keySize={512,2048}, hw, decrypt, sign" in listed
     assert "RSA-PKCS-PSS, keySize={512,2048}, hw, sign" in listed
+
+
+def test_pkcs11_shows_nothing_to_the_global_pin(opensc: OpenSc) -> None:
+    listed = opensc.good("pkcs11-tool", "--list-objects", "--login", "--pin", "123456", "--slot-index", "0")
+    assert "Object" not in listed
+
+
+def test_nothing_is_left_in_the_home(opensc: OpenSc) -> None:
+    opensc.good("pkcs15-tool", "--dump")
+    opensc.good("pkcs11-tool", "--list-objects", "--slot-index", "1")
+    assert [path.name for path in opensc.folder.rglob("*") if path.is_file()] == ["opensc.conf"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ ERRORS: Final[Mapping[str, str]] = {
     "pin": "PIN code or key incorrect",
     "blocked": "Authentication method blocked",
     "arguments": "Invalid arguments",
+    "length": "Invalid PIN length",
+    "not allowed": "Not allowed",
     "not supported": "Card does not support the requested operation",
 }
 """What OpenSC 0.23 says."""
