@@ -1,6 +1,7 @@
 """OpenSC judges the simulated IDKey; OpenSSL says whether it is right."""
 
 import hashlib
+import re
 from collections.abc import Callable
 
 import pytest
@@ -36,6 +37,7 @@ def crypt(opensc: OpenSc, action: str, key: str, data: str) -> tuple[str, ...]:
 
 def test_opensc_knows_it(opensc: OpenSc) -> None:
     assert opensc.good("opensc-tool", "--name") == "TCOS\n"
+    assert "89 49 01 73 51 00 80 50 91 27" in opensc.good("opensc-tool", "--serial")
     said = opensc.good("pkcs15-tool", "--dump")
     assert "IDKey Card" in said
     assert said.count("Private RSA Key") == 9
@@ -43,7 +45,13 @@ def test_opensc_knows_it(opensc: OpenSc) -> None:
     assert said.count("Tries left     : 3") == 2
 
 
+def test_certificates_are_listed_by_id(opensc: OpenSc) -> None:
+    listed = opensc.good("pkcs15-tool", "--list-certificates")
+    assert [identifier.lower() for identifier in re.findall(r"ID +: (\w+)", listed)] == CERTIFIED
+
+
 def test_one_slot_with_all_keys(opensc: OpenSc) -> None:
+    assert opensc.good("pkcs11-tool", "--list-slots").count("token label") == 1
     said = opensc.good("pkcs11-tool", "--login", "--pin", PIN, "--list-objects")
     assert said.count("Private Key Object; RSA") == 9
 

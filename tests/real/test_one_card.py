@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from demail_hw import KeyRole, open_provider
 from demail_hw.errors import PinIncorrect, PinRefused
 from demail_hw.keys.provider import TcosKeyProvider
-from demail_hw.tcos.profiles import PinName
+from demail_hw.tcos.layout import PinName
 from demail_hw_simulators.card.card import SimulatedTcosCard
 from demail_hw_simulators.card.personalities import netkey3
 from opensc import OpenSc

@@ -1,20 +1,24 @@
 """OpenSC, which knows the Signature Card V2 by configuration only, and no EC key of it, reads the simulated one.
 
-So it judges files and certificates, and OpenSSL their chain. What the keys compute no foreign client judges here.
+So it judges files and certificates, and OpenSSL their chain and the signatures that our driver gets. No foreign
+client asks the card for a signature here.
 """
 
 from collections.abc import Callable
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from demail_hw import KeyRole, open_provider
 from demail_hw_simulators.ca import pem, telesec_ca
 from demail_hw_simulators.card.card import SimulatedTcosCard
 from demail_hw_simulators.card.personalities import load_card_key, open_card
 from opensc import OpenSc
-from openssl_judge import OpenSsl
-from pcscd import PrivatePcscd
+from openssl_judge import DATA, OpenSsl
+from pcsc_client import require_pyscard
+from pcscd import READERS, PrivatePcscd
 
 CONFIGURATION = """app default {
   framework pkcs15 {
@@ -26,7 +30,12 @@ CONFIGURATION = """app default {
   }
 }
 """
+VERIFY, MSE, PSO = 0x20, 0x22, 0x2A
 KEYS = {"45": "nks-80", "46": "nks-81", "47": "nks-82"}
+SERIALS = {
+    "signature-card-v2": "89 49 01 73 51 00 80 60 02 15",
+    "signature-card-v2-brainpool": "89 49 01 73 51 00 80 60 02 16",
+}
 NAMES = {"signature-card-v2": "p256", "signature-card-v2-brainpool": "brainpool"}
 
 
@@ -50,12 +59,13 @@ def configured(opensc: OpenSc) -> OpenSc:
 
 @pytest.mark.usefixtures("card")
 def test_without_configuration_opensc_does_not_know_it(opensc: OpenSc) -> None:
-    assert opensc.run("opensc-tool", "--name").stdout != "TCOS\n"
+    assert opensc.run("opensc-tool", "--name").stdout == "Unsupported card\n"
 
 
 @pytest.mark.usefixtures("card")
-def test_with_configuration_it_lists_the_certificates(configured: OpenSc) -> None:
+def test_with_configuration_it_lists_the_certificates(configured: OpenSc, name: str) -> None:
     assert configured.good("opensc-tool", "--name") == "TCOS\n"
+    assert SERIALS[name] in configured.good("opensc-tool", "--serial")
     said = configured.good("pkcs15-tool", "--dump")
     assert said.count("X.509 Certificate [") == 3
     # It has a fixed table, in which every key is RSA-2048.
@@ -78,6 +88,36 @@ def test_the_certificates_are_of_the_keys_and_the_chain(
     chain = configured.file("chain.pem", b"".join(map(pem, telesec_ca().chain)))
     said = OpenSsl(tool("openssl"), configured).run("verify", "-x509_strict", "-CAfile", chain, path)
     assert said == f"{path}: OK\n".encode()
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_opensc_can_use_no_key(configured: OpenSc, card: SimulatedTcosCard, key: str) -> None:
+    files = ("-i", configured.file("input", bytes(32)), "-o", configured.file("output"))
+    said = configured.bad("pkcs15-crypt", "--sign", "--key", key, "--pin", "123456", *files, "--raw")
+    assert "Requested object not found" in said
+    assert [card.instructions[instruction] for instruction in (VERIFY, MSE, PSO)] == [0, 0, 0]
+
+
+@pytest.mark.usefixtures("card")
+@pytest.mark.parametrize(
+    ("identifier", "role"),
+    [("45", KeyRole.SIGNATURE), ("46", KeyRole.ENCRYPTION), ("47", KeyRole.AUTHENTICATION)],
+)
+@pytest.mark.parametrize("algorithm", [hashes.SHA256(), hashes.SHA384(), hashes.SHA512()], ids=lambda each: each.name)
+def test_openssl_verifies_what_our_driver_gets(
+    pytestconfig: pytest.Config,
+    tool: Callable[[str], str],
+    configured: OpenSc,
+    identifier: str,
+    role: KeyRole,
+    algorithm: hashes.HashAlgorithm,
+) -> None:
+    require_pyscard(pytestconfig)
+    with open_provider(f"pcsc:{READERS[0]}", pin=lambda: b"123456") as provider:
+        key = provider.identity(role).private_key
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        signature = configured.file("signature", key.sign(DATA, ec.ECDSA(algorithm)))
+    OpenSsl(tool("openssl"), configured).verify(identifier, signature, algorithm.name)
 
 
 def test_the_card_survives_what_opensc_s_other_drivers_ask(

@@ -1,7 +1,8 @@
 """TeleSec Signature Card V2: TCOS 3 with elliptic curves.
 
 Sources: newer GnuPG (app-nks, "version 15") for applications, key files, PINs and the form of MSE, and an ATR list.
-No card was seen, and nothing of it is in OpenSC: what is assumed says so.
+No card was seen, and nothing of it is in OpenSC. Assumed: that all three keys sign with the template B6, and take a
+digest that was cut to the length of the order.
 """
 
 from typing import Final
@@ -45,13 +46,11 @@ SIGNATURE_CARD_V2: Final = Profile(
     name="TeleSec Signature Card V2",
     atrs=("3B9F968131FE9D006405A0030431C073F701D000900028",),
     main=NKS,
-    # References assumed: those of NetKey 3, whose key files have the same names.
     keys=(
         _key(0x80, KeyRole.SIGNATURE, (0xC000, 0x4331, 0x4332)),
         _key(0x81, KeyRole.ENCRYPTION, (0xC200, 0x43B1, 0x43B2)),
         _key(0x82, KeyRole.AUTHENTICATION, (0xC500, 0x4371, 0x4372)),
     ),
-    # Which PIN opens which key is assumed.
     pins=(
         PinSlot(PinName.GLOBAL, 0x03, NKS, frozenset({NKS})),
         PinSlot(PinName.NKS_2, 0x04, NKS, frozenset()),
