@@ -9,28 +9,28 @@
 A ``?`` of a pattern is written %3F. A name that is written out is taken before a pattern.
 """
 
+import contextlib
 import dataclasses
 import fnmatch
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from demail_hw.address import Address
 from demail_hw.errors import ConfigurationError, DeadlineExceeded, DeviceNotFound, Layer, Outcome
 from demail_hw.interfaces import Deadline, ReaderInfo, Timeouts
 from demail_hw_drivers.pcsc_calls import CallThread
 from demail_hw_drivers.pcsc_card import read_serial
-from demail_hw_drivers.pcsc_errors import PcscFailure, Stage, pcsc_errors
-from demail_hw_drivers.pcsc_monitor import Occupancy, look_at_readers
+from demail_hw_drivers.pcsc_errors import PcscFailure
+from demail_hw_drivers.pcsc_monitor import Occupancy, ask, look_at_readers
 from demail_hw_drivers.pcsc_reader import PcscReader
-from demail_hw_drivers.pcsc_service import Disposition, PcscService, Share, load_pyscard
+from demail_hw_drivers.pcsc_service import PcscService, load_pyscard
 
 __all__ = ["PcscReaders"]
 
 _SCHEME: Final = "pcsc"
 _UNKNOWN: Final = Occupancy(card=None, in_use=None)
-_Answer = TypeVar("_Answer")
 
 
 class PcscReaders:
@@ -67,7 +67,7 @@ class PcscReaders:
             raise ConfigurationError(
                 f"{str(address)!r} names a host, but PC/SC's readers are here.", remedy="Write pcsc:NAME, without //."
             )
-        found = _ask(partial(self._survey, address), deadline)
+        found = ask(CallThread("PC/SC readers"), partial(self._survey, address), deadline=deadline, late=_silent)
         return [info for info in found if address.serial in (None, info.serial)]
 
     def _survey(self, address: Address) -> Sequence[ReaderInfo]:
@@ -83,15 +83,12 @@ class PcscReaders:
         return ReaderInfo(str(where), name, serial, card=occupancy.card, in_use=occupancy.in_use)
 
     def _serial(self, context: int, name: str) -> str | None:
-        """It can be asked without the card, but not while a program has that exclusively."""
-        try:
-            reader, _ = self._service.connect(context, name, Share.DIRECT)
-        except PcscFailure:
-            return None
-        try:
+        with contextlib.ExitStack() as stack:
+            try:
+                reader = stack.enter_context(self._service.reader_alone(context, name))
+            except PcscFailure:
+                return None
             return read_serial(self._service, reader)
-        finally:
-            self._service.disconnect(reader, Disposition.LEAVE)
 
 
 def _meant(address: Address, names: Sequence[str]) -> Sequence[str]:
@@ -101,15 +98,6 @@ def _meant(address: Address, names: Sequence[str]) -> Sequence[str]:
     if selector in names:
         return (selector,)
     return [name for name in names if fnmatch.fnmatchcase(name, selector)]
-
-
-def _ask(question: Callable[[], _Answer], deadline: Deadline) -> _Answer:
-    thread = CallThread("PC/SC readers")
-    try:
-        with pcsc_errors(Stage.ASKING):
-            return thread.call(question, deadline=deadline, late=_silent)
-    finally:
-        thread.end(deadline=deadline)
 
 
 def _silent() -> DeadlineExceeded:

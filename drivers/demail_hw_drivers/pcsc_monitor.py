@@ -4,6 +4,7 @@ waits for the next.
 Every question has a context of its own: none outlives a restart of pcscd, and none waits for another.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -13,9 +14,9 @@ from demail_hw.errors import DeadlineExceeded, DeviceLost, HardwareError, Layer,
 from demail_hw.interfaces import Deadline
 from demail_hw_drivers.pcsc_calls import CallThread
 from demail_hw_drivers.pcsc_errors import PcscFailure, ReturnCode, Stage, pcsc_errors
-from demail_hw_drivers.pcsc_service import Disposition, PcscService, ReaderState, Share
+from demail_hw_drivers.pcsc_service import PcscService, ReaderState
 
-__all__ = ["Occupancy", "PcscMonitor", "look_at_readers"]
+__all__ = ["Occupancy", "PcscMonitor", "ask", "look_at_readers"]
 
 _Answer = TypeVar("_Answer")
 
@@ -35,6 +36,17 @@ _PASSING: Final = frozenset(
     }
 )
 """What ends by itself: while the service is started anew it is not there, and then does not know its readers yet."""
+
+
+def ask(
+    thread: CallThread, question: Callable[[], _Answer], *, deadline: Deadline, late: Callable[[], DeadlineExceeded]
+) -> _Answer:
+    """The answer to the one question that a thread was made for."""
+    try:
+        with pcsc_errors(Stage.ASKING):
+            return thread.call(question, deadline=deadline, late=late)
+    finally:
+        thread.end(deadline=deadline)
 
 
 class Occupancy(NamedTuple):
@@ -110,11 +122,7 @@ class PcscMonitor:
         self._threads -= {thread for thread in tuple(self._threads) if not thread.alive}
         thread = CallThread(f"PC/SC monitor of {self._reader}")
         self._threads.add(thread)
-        try:
-            with pcsc_errors(Stage.ASKING):
-                return thread.call(question, deadline=deadline, late=_silent)
-        finally:
-            thread.end(deadline=deadline)
+        return ask(thread, question, deadline=deadline, late=_silent)
 
     def _look(self) -> bool | None:
         with self._service.context() as context:
@@ -173,16 +181,14 @@ class PcscMonitor:
 
 
 def _by_connecting(service: PcscService, context: int, name: str) -> Occupancy:
-    try:
-        reader, _ = service.connect(context, name, Share.DIRECT)
-    except PcscFailure as failure:
-        if failure.code == ReturnCode.E_SHARING_VIOLATION:
-            return Occupancy(card=None, in_use=True)
-        raise
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            reader = stack.enter_context(service.reader_alone(context, name))
+        except PcscFailure as failure:
+            if failure.code == ReturnCode.E_SHARING_VIOLATION:
+                return Occupancy(card=None, in_use=True)
+            raise
         return Occupancy(card=service.status(reader).present, in_use=None)
-    finally:
-        service.disconnect(reader, Disposition.LEAVE)
 
 
 def _occupancy(state: int) -> Occupancy:

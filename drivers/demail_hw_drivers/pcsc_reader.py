@@ -65,7 +65,7 @@ class PcscReader:
         :class:`~demail_hw.errors.ReaderBusy` while another program has the card, or another connection of this
         reader is open and alive.
         """
-        with _alone(self._lock, deadline):
+        with self._lock.alone(deadline=deadline):
             self._check_free(deadline)
             self._connection = connection = PcscConnection(
                 PcscCard(self._service, self._name, _SHARES[share]), self._lock, deadline=deadline
@@ -92,7 +92,7 @@ class PcscReader:
         connection = self._connection
         if connection is None or not connection.alive:
             return None
-        with _alone(self._lock, deadline):
+        with self._lock.alone(deadline=deadline):
             return connection.look(deadline=deadline)
 
 
@@ -231,11 +231,6 @@ class PcscConnection:
         self._alive = False
         self._buried = 1
         self._thread.end(deadline=_grace())
-
-
-def _alone(lock: TransactionLock, deadline: Deadline) -> AbstractContextManager[object]:
-    """Have the reader alone, if this thread does not yet."""
-    return contextlib.nullcontext() if lock.held else lock.hold(deadline=deadline)
 
 
 def _grace() -> Deadline:

@@ -159,6 +159,19 @@ class PcscService:
         card, protocol = _call(self._scard.SCardConnect, context, reader, share, protocols)
         return card, protocol
 
+    @contextlib.contextmanager
+    def reader_alone(self, context: int, name: str) -> Iterator[int]:
+        """A handle of a reader without its card, to the end of the ``with`` block.
+
+        It has to wait for the end of another program's transaction, and is refused with E_SHARING_VIOLATION while one
+        has the card exclusively.
+        """
+        reader, _ = self.connect(context, name, Share.DIRECT)
+        try:
+            yield reader
+        finally:
+            self.disconnect(reader, Disposition.LEAVE)
+
     def reconnect(self, card: int, share: Share, disposition: Disposition) -> int:
         """Acknowledge that the card was reset, or reset it; its protocol then."""
         protocol: int = _call(self._scard.SCardReconnect, card, share, _T0_OR_T1, disposition)

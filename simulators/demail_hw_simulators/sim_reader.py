@@ -3,7 +3,6 @@
 ``sim:`` and ``sim:netkey3`` open a NetKey 3 card; every opening is a new card, as it left its maker.
 """
 
-import contextlib
 import threading
 import time
 from collections.abc import Sequence
@@ -92,7 +91,7 @@ class SimulatedReader:
         Errors: :class:`~demail_hw.errors.NoCard`; :class:`~demail_hw.errors.ReaderBusy` while another connection is
         open and alive.
         """
-        with _alone(self._lock, deadline), self._changed:
+        with self._lock.alone(deadline=deadline), self._changed:
             if self._card is None:
                 raise NoCard(f"No card is in the reader {self._name!r}.")
             if self._connection is not None and self._connection.alive:
@@ -160,7 +159,7 @@ class SimulatedConnection:
 
     def reset(self, *, deadline: Deadline) -> None:
         """Power the card off and on again; the epoch changes."""
-        with _alone(self._lock, deadline):
+        with self._lock.alone(deadline=deadline):
             if not self._alive:
                 raise _lost()
             self._epoch += 1
@@ -216,11 +215,6 @@ def _info(name: str) -> ReaderInfo:
         card=True,
         in_use=False,
     )
-
-
-def _alone(lock: TransactionLock, deadline: Deadline) -> AbstractContextManager[object]:
-    """Have the slot alone, if this thread does not yet."""
-    return contextlib.nullcontext() if lock.held else lock.hold(deadline=deadline)
 
 
 def _lost() -> CardRemoved:

@@ -215,9 +215,13 @@ class VpcdSlot:
             connection.sendall(encode_message(answer))  # one write: vpcd reads the two parts one by one
         return answer != _NO_ANSWER
 
+    def _visible(self) -> SimulatedCard | None:
+        """The card that vpcd may know of: none until it has missed the one before."""
+        return None if self._absence_due else self._card
+
     def _set_power(self, code: int) -> None:
         with self._changed:
-            card = None if self._absence_due else self._card
+            card = self._visible()
         if card is not None:
             if code in (Control.POWER_OFF, Control.RESET):
                 card.power_off()
@@ -226,7 +230,7 @@ class VpcdSlot:
 
     def _answer_to_reset(self) -> bytes:
         with self._changed:
-            card = None if self._absence_due else self._card
+            card = self._visible()
             self._asked = True
             self._absence_due = False
             self._changed.notify_all()
@@ -239,8 +243,8 @@ class VpcdSlot:
 
     def _transmit(self, command: bytes) -> bytes:
         """The response APDU; nothing if there is no card to give it, or none any more."""
-        card = self._card
-        if card is None or self._absence_due:
+        card = self._visible()
+        if card is None:
             return _NO_ANSWER
         try:
             answer = card.transmit(command)

@@ -17,7 +17,7 @@ from demail_hw.identity import Identity, KeyRole
 from demail_hw.interfaces import KeyProvider, Timeouts
 from demail_hw.keys.provider import open_provider
 from demail_hw.secrets import Pin, PinSource
-from demail_hw.tcos.profiles import PinName
+from demail_hw.tcos.layout import PinName
 
 __all__ = [
     "HardwareError",

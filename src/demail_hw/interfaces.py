@@ -208,6 +208,10 @@ class CardLock(Protocol):
         """Wait for the turn, and keep it to the end of the ``with`` block. Not re-entrant."""
         ...
 
+    def alone(self, *, deadline: Deadline) -> AbstractContextManager[object]:
+        """The same, for a thread that may hold it already: then it goes on holding it."""
+        ...
+
 
 class CardConnection(Protocol):
     """A powered card.

@@ -1,5 +1,6 @@
 """The lock behind a card transaction of this process: one thread at a time, with a deadline."""
 
+import contextlib
 import time
 from _thread import RLock
 from collections.abc import Callable
@@ -61,3 +62,7 @@ class TransactionLock:
             outcome=Outcome.NOT_SENT,
             transient=True,
         )
+
+    def alone(self, *, deadline: Deadline) -> AbstractContextManager[object]:
+        """:meth:`hold`, unless this thread holds it already."""
+        return contextlib.nullcontext() if self.held else self.hold(deadline=deadline)

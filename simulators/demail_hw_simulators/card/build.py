@@ -10,10 +10,12 @@ from cryptography.hazmat.primitives import serialization
 
 from demail_hw.identity import PrivateKey
 from demail_hw.iso7816.tlv import Tlv
+from demail_hw.tcos.layout import ControlReferenceTemplate
+from demail_hw.tcos.public_key_file import RecordForm
 from demail_hw_simulators.ca import SimulatedCa, load_any_test_key, telesec_ca
 from demail_hw_simulators.card.access import ALWAYS, READ_ONLY, FileRules, any_pin
 from demail_hw_simulators.card.card import SimulatedTcosCard
-from demail_hw_simulators.card.dialect import Dialect, PublicKeyRecords
+from demail_hw_simulators.card.dialect import Dialect
 from demail_hw_simulators.card.file_system import (
     MASTER_FILE,
     DedicatedFile,
@@ -26,7 +28,7 @@ from demail_hw_simulators.card.file_system import (
     TransparentFile,
     erased,
 )
-from demail_hw_simulators.card.keys import CardKey, ControlReferenceTemplate, RsaCardKey, card_key
+from demail_hw_simulators.card.keys import CardKey, RsaCardKey, card_key
 from demail_hw_simulators.card.personality import (
     ApplicationSpec,
     CertificateForm,
@@ -216,7 +218,7 @@ def _file(spec: FileSpec) -> TransparentFile:
     return TransparentFile(spec.identifier, spec.content)
 
 
-def _public_key(identifier: int, key: RsaCardKey, form: PublicKeyRecords) -> RecordFile:
+def _public_key(identifier: int, key: RsaCardKey, form: RecordForm) -> RecordFile:
     """EF.PK: modulus and public exponent, a record each."""
     numbers = key.public_key.public_numbers()
     exponent = numbers.e.to_bytes((numbers.e.bit_length() + 7) // 8, "big")
@@ -229,8 +231,8 @@ def _simple_tlv(value: bytes) -> bytes:
     return bytes((_NUMBER_TAG, len(value))) + value
 
 
-_RECORD_FORMS: Final[Mapping[PublicKeyRecords, Callable[[bytes], bytes]]] = MappingProxyType(
-    {PublicKeyRecords.PLAIN: bytes, PublicKeyRecords.SIMPLE_TLV: _simple_tlv}
+_RECORD_FORMS: Final[Mapping[RecordForm, Callable[[bytes], bytes]]] = MappingProxyType(
+    {RecordForm.PLAIN: bytes, RecordForm.SIMPLE_TLV: _simple_tlv}
 )
 
 

@@ -1,19 +1,12 @@
 """What the commands of one operating system look like where ISO 7816 leaves it open, as data."""
 
 import dataclasses
-import enum
 from collections.abc import Mapping
 
-from demail_hw_simulators.card.keys import ControlReferenceTemplate
+from demail_hw.tcos.layout import ControlReferenceTemplate
+from demail_hw.tcos.public_key_file import RecordForm
 
-__all__ = ["Dialect", "PublicKeyRecords"]
-
-
-class PublicKeyRecords(enum.Enum):
-    """How EF.PK holds a number in a record. ``SIMPLE_TLV``: behind a tag and its length (ISO 7816-4, 6.2)."""
-
-    PLAIN = "plain"
-    SIMPLE_TLV = "simple-tlv"
+__all__ = ["Dialect"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,7 +29,7 @@ class Dialect:
     algorithms: Mapping[ControlReferenceTemplate, frozenset[int]]
     padding_indicators: Mapping[int, bool]
     bare_blocks: bool
-    public_key_records: PublicKeyRecords
+    public_key_records: RecordForm
     null_pin: bytes
     longest_pin: int
     change_verifies: bool

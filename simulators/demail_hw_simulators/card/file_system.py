@@ -6,8 +6,9 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from demail_hw.iso7816.status import StatusWord
+from demail_hw.tcos.layout import ControlReferenceTemplate
 from demail_hw_simulators.card.access import LOCAL_REFERENCE, NEVER, READ_ONLY, FileRules
-from demail_hw_simulators.card.keys import CardKey, ControlReferenceTemplate
+from demail_hw_simulators.card.keys import CardKey
 from demail_hw_simulators.card.pins import CardPin
 from demail_hw_simulators.card.refusal import Refused
 

@@ -1,6 +1,5 @@
 """Private keys as a card keeps them: by reference, with what they may do (ISO 7816-4, 10.3)."""
 
-import enum
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, TypeAlias
@@ -10,22 +9,16 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa, utils
 
 from demail_hw.identity import PrivateKey
 from demail_hw.iso7816.status import StatusWord
+from demail_hw.tcos.layout import ControlReferenceTemplate
 from demail_hw_simulators.card.access import AccessRule
 from demail_hw_simulators.card.raw_rsa import PADDING_OVERHEAD, RawRsa, modulus_length
 from demail_hw_simulators.card.refusal import Refused
 
-__all__ = ["CardKey", "ControlReferenceTemplate", "EcCardKey", "RsaCardKey", "card_key"]
+__all__ = ["CardKey", "EcCardKey", "RsaCardKey", "card_key"]
 
 _ENCRYPTION_PADDING: Final = b"\x00\x02"
 _SHORTEST_PADDING: Final = 8
 _END_OF_PADDING: Final = b"\x00"
-
-
-class ControlReferenceTemplate(enum.IntEnum):
-    """What a key in the security environment is for (ISO 7816-4, 10.3)."""
-
-    DIGITAL_SIGNATURE = 0xB6
-    CONFIDENTIALITY = 0xB8
 
 
 class RsaCardKey:

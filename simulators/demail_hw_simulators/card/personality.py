@@ -11,9 +11,9 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from demail_hw.identity import KeyRole, PrivateKey
+from demail_hw.tcos.layout import ControlReferenceTemplate
 from demail_hw_simulators.card.access import LOCAL_REFERENCE
 from demail_hw_simulators.card.dialect import Dialect
-from demail_hw_simulators.card.keys import ControlReferenceTemplate
 
 __all__ = [
     "ApplicationSpec",

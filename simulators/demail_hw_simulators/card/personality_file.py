@@ -10,11 +10,12 @@ from typing import Final
 
 from demail_hw.errors import ConfigurationError
 from demail_hw.identity import KeyRole
+from demail_hw.tcos.layout import ControlReferenceTemplate
+from demail_hw.tcos.public_key_file import RecordForm
 from demail_hw_simulators.card import personality_values as values
 from demail_hw_simulators.card.build import load_card_key
 from demail_hw_simulators.card.commands.table import Instruction
-from demail_hw_simulators.card.dialect import Dialect, PublicKeyRecords
-from demail_hw_simulators.card.keys import ControlReferenceTemplate
+from demail_hw_simulators.card.dialect import Dialect
 from demail_hw_simulators.card.personality import (
     ApplicationSpec,
     CertificateForm,
@@ -160,7 +161,7 @@ def _dialect(table: Table) -> Dialect:
         ),
         padding_indicators=MappingProxyType({**dict.fromkeys(plain, False), **dict.fromkeys(unpadding, True)}),
         bare_blocks=table.value("bare_blocks", values.flag),
-        public_key_records=table.value("public_key_records", values.choice(PublicKeyRecords)),
+        public_key_records=table.value("public_key_records", values.choice(RecordForm)),
         null_pin=table.value("null_pin", values.hexadecimal(1, 16)),
         longest_pin=table.value("longest_pin", values.whole_number(6, 32)),
         change_verifies=table.value("change_verifies", values.flag),

@@ -154,17 +154,16 @@ def list_of(parse: Parser[_T]) -> Parser[tuple[_T, ...]]:
 
 def seconds(value: object) -> float:
     """A duration in milliseconds, as seconds."""
-    if (
-        type(value) not in (int, float)
-        or not isinstance(value, (int, float))
-        or not 0 <= value <= _LONGEST_WAIT * 1000
-    ):
-        raise ValueError(f"has to be a number of milliseconds from 0 to {_LONGEST_WAIT * 1000:.0f}")
-    return value / 1000
+    return _number(value, "number of milliseconds", _LONGEST_WAIT * 1000) / 1000
 
 
 def share(value: object) -> float:
     """A part of a whole."""
-    if type(value) not in (int, float) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise ValueError("has to be a number from 0 to 1")
+    return _number(value, "number", 1)
+
+
+def _number(value: object, what: str, highest: float) -> float:
+    # bool is a subclass of int.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= highest:
+        raise ValueError(f"has to be a {what} from 0 to {highest:.0f}")
     return float(value)

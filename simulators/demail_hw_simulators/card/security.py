@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 from demail_hw.iso7816.status import StatusWord
+from demail_hw.tcos.layout import ControlReferenceTemplate
 from demail_hw_simulators.card.access import AccessRule
 from demail_hw_simulators.card.dialect import Dialect
 from demail_hw_simulators.card.file_system import DedicatedFile, ElementaryFile, FileSystem
-from demail_hw_simulators.card.keys import CardKey, ControlReferenceTemplate
+from demail_hw_simulators.card.keys import CardKey
 from demail_hw_simulators.card.pins import CardPin
 from demail_hw_simulators.card.refusal import Refused
 

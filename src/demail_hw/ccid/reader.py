@@ -67,7 +67,7 @@ class CcidReader:
 
     def card_present(self, *, deadline: Deadline) -> bool:
         """Is a card in the slot now?"""
-        with _alone(self._lock, deadline):
+        with self._lock.alone(deadline=deadline):
             return self._slot.card_status(deadline=deadline) is not IccStatus.ABSENT
 
     def wait_for_card(self, present: bool, *, deadline: Deadline) -> None:
@@ -90,7 +90,7 @@ class CcidReader:
         Errors: :class:`~demail_hw.errors.NoCard`; :class:`~demail_hw.errors.ReaderBusy` while another connection is
         open and alive.
         """
-        with _alone(self._lock, deadline):
+        with self._lock.alone(deadline=deadline):
             # First the status: a card that went away unseen is in nobody's way.
             status = self._slot.card_status(deadline=deadline)
             if self._connection is not None and self._connection.alive:
@@ -102,7 +102,7 @@ class CcidReader:
 
     def escape(self, command: Buffers, *, deadline: Deadline) -> bytes:
         """A command that the reader's vendor defines (CCID 1.10, 6.1.8)."""
-        with _alone(self._lock, deadline):
+        with self._lock.alone(deadline=deadline):
             return self._slot.escape(command, deadline=deadline)
 
     def close(self) -> None:
@@ -165,7 +165,7 @@ class CcidConnection:
 
     def reset(self, *, deadline: Deadline) -> None:
         """Power the card off and on again; the epoch changes."""
-        with _alone(self._lock, deadline):
+        with self._lock.alone(deadline=deadline):
             if not self.alive:
                 raise _lost(self._epoch)
             if self._slot.card_status(deadline=deadline) is not IccStatus.ACTIVE:
@@ -180,7 +180,7 @@ class CcidConnection:
             return
         with contextlib.suppress(HardwareError):
             deadline = self._grace()
-            with _alone(self._lock, deadline):
+            with self._lock.alone(deadline=deadline):
                 if self._slot.owner is self:
                     self._slot.power_off(deadline=deadline)
         self._epoch = _CLOSED
@@ -189,11 +189,6 @@ class CcidConnection:
         self._slot.owner = self
         self._atr = self._slot.power_on(deadline=deadline)
         self._epoch = self._slot.epoch
-
-
-def _alone(lock: CardLock, deadline: Deadline) -> AbstractContextManager[object]:
-    """Have the slot alone, if this thread does not yet."""
-    return contextlib.nullcontext() if lock.held else lock.hold(deadline=deadline)
 
 
 def _lost(epoch: int) -> CardRemoved:

@@ -8,7 +8,7 @@ from demail_hw.cli.output import JsonValue, Report, json_option
 from demail_hw.errors import CertificateError, KeyNotFound
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.certificates import read_key_certificate
-from demail_hw.tcos.profiles import KeySlot, PinSlot
+from demail_hw.tcos.layout import KeySlot, PinSlot
 
 __all__ = ["card_command"]
 

@@ -7,7 +7,7 @@ import click
 
 from demail_hw.address import Address
 from demail_hw.identity import KeyRole
-from demail_hw.tcos.profiles import PinName
+from demail_hw.tcos.layout import PinName
 
 __all__ = ["ADDRESS", "ENDPOINT", "input_argument", "key_option", "output_option", "pin_option", "which_option"]
 

@@ -68,34 +68,41 @@ def vpcd_command(host: str, port: int, card: CardOptions, until_eof: bool, repor
     def ready() -> None:
         _ready(report, "vpcd", _netloc(host, port), {"port": port, "personality": card.personality})
 
-    with _stop_signals() as numbers, VpcdSlot(_telling_connect(host, port, ready), simulated):
+    with _stop_signals() as numbers, VpcdSlot(_ToldConnect(host, port, ready), simulated):
         _wait_for_stop(numbers, until_eof=until_eof)
 
 
-def _telling_connect(host: str, port: int, ready: Callable[[], None]) -> Callable[[], socket.socket]:
-    """How to reach vpcd, saying once that nobody listens, and once that the card is there."""
-    from demail_hw_simulators.vpcd import connect_to
+class _ToldConnect:
+    """How to reach vpcd; says once that nobody listens, and once that the card is there."""
 
-    connect = connect_to(host, port)
-    say_ready = iter([ready])
-    say_missing = iter([_LOG.warning])
+    def __init__(self, host: str, port: int, ready: Callable[[], None]) -> None:
+        from demail_hw_simulators.vpcd import connect_to
 
-    def connect_and_tell() -> socket.socket:
+        self._address = _netloc(host, port)
+        self._connect = connect_to(host, port)
+        self._ready = ready
+        self._missing_said = False
+        self._ready_said = False
+
+    def __call__(self) -> socket.socket:
         try:
-            connection = connect()
+            connection = self._connect()
         except OSError as error:
-            for warn in say_missing:
-                warn(
-                    "No vpcd listens on %s yet (%s). See that vsmartcard-vpcd is installed and that pcscd runs.",
-                    _netloc(host, port),
-                    error.strerror or error,
-                )
+            self._say_missing(error)
             raise
-        for say in say_ready:
-            say()
+        if not self._ready_said:
+            self._ready_said = True
+            self._ready()
         return connection
 
-    return connect_and_tell
+    def _say_missing(self, error: OSError) -> None:
+        if not self._missing_said:
+            self._missing_said = True
+            _LOG.warning(
+                "No vpcd listens on %s yet (%s). See that vsmartcard-vpcd is installed and that pcscd runs.",
+                self._address,
+                error.strerror or error,
+            )
 
 
 @simulate_command.command("gateway")

@@ -12,7 +12,7 @@ from demail_hw.errors import (
 from demail_hw.interfaces import Deadline
 from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit, PinSource
 from demail_hw.tcos.card import PinState, PinStatus, TcosCard
-from demail_hw.tcos.profiles import PinSlot
+from demail_hw.tcos.layout import PinSlot
 
 __all__ = ["PIN_LENGTHS", "PinGuard"]
 

@@ -99,6 +99,7 @@ class _CardKey:
             raise
 
     def _perform_once(self, operation: _CardOperation, data: bytes) -> bytes:
+        # What the session's own transaction() does, without its generator: here every signature comes by.
         deadline = self._session.deadline()
         with self._session.connection.transaction(deadline=deadline):
             self._session.ensure_same_card(deadline=deadline)

@@ -3,6 +3,7 @@
 Sources: the tables of OpenSC (pkcs15-tcos) and GnuPG (app-nks), which agree, and DIN 66291-4 for file names.
 """
 
+import dataclasses
 from typing import Final
 
 from demail_hw.identity import KeyRole
@@ -56,56 +57,67 @@ TCOS3_RAW_RSA: Final = KeyAccess(
 )
 
 
-def _plain(identifier: int) -> PublicKeyFile:
-    return PublicKeyFile(identifier, RecordForm.PLAIN)
-
-
 _NKS_ONLY: Final = frozenset({NKS})
 _SIGG_ONLY: Final = frozenset({SIGG})
+
+_CHAIN_FILES: Final = ((NKS, 0xC008), (SIGG, 0xC008), (SIGG, 0xC00E))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _System:
+    """In what the NetKey cards of two operating systems differ.
+
+    ``pads``, ``raw``: how a key is used that signs a DigestInfo, and one that gives the raw operation. ``records``:
+    of EF.PK. ``authentication_certificate``: identifier of its EF. ``sigg_reference``: of the SigG key. ``remark``:
+    what the labels say of the keys.
+    """
+
+    pads: KeyAccess
+    raw: KeyAccess
+    records: RecordForm
+    authentication_certificate: int
+    sigg_reference: int
+    remark: str = ""
+
+    def keys(self) -> tuple[KeySlot, ...]:
+        """Three in NKS, one in SigG."""
+        return (
+            self._key(NKS, 0x80, KeyRole.SIGNATURE, self.pads, 0x4531, (0xC000, 0x4331, 0x4332)),
+            self._key(NKS, 0x81, KeyRole.ENCRYPTION, self.raw, 0x45B1, (0xC200, 0x43B1, 0x43B2)),
+            self._key(
+                NKS, 0x82, KeyRole.AUTHENTICATION, self.raw, 0x4571, (self.authentication_certificate, 0x4371, 0x4372)
+            ),
+            self._key(SIGG, self.sigg_reference, KeyRole.SIGNATURE, self.pads, 0x4531, (0xC000,)),
+        )
+
+    def _key(
+        self,
+        application: Application,
+        reference: int,
+        role: KeyRole,
+        access: KeyAccess,
+        public_key_file: int,
+        certificate_files: tuple[int, ...],
+    ) -> KeySlot:
+        return KeySlot(
+            reference=reference,
+            role=role,
+            label=f"{_LABELS[application]} {role.value} key{self.remark}",
+            application=application,
+            access=access,
+            public_key_file=PublicKeyFile(public_key_file, self.records),
+            certificate_files=certificate_files,
+            decrypts=role is KeyRole.ENCRYPTION,
+        )
+
+
+_LABELS: Final = {NKS: "NetKey", SIGG: "SigG"}
 
 NETKEY3: Final = Profile(
     name="TCOS 3 NetKey",
     atrs=TCOS3_ATRS,
     main=NKS,
-    keys=(
-        KeySlot(
-            reference=0x80,
-            role=KeyRole.SIGNATURE,
-            label="NetKey signature key",
-            application=NKS,
-            access=_TCOS3_PADS,
-            public_key_file=_plain(0x4531),
-            certificate_files=(0xC000, 0x4331, 0x4332),
-        ),
-        KeySlot(
-            reference=0x81,
-            role=KeyRole.ENCRYPTION,
-            label="NetKey encryption key",
-            application=NKS,
-            access=TCOS3_RAW_RSA,
-            public_key_file=_plain(0x45B1),
-            certificate_files=(0xC200, 0x43B1, 0x43B2),
-            decrypts=True,
-        ),
-        KeySlot(
-            reference=0x82,
-            role=KeyRole.AUTHENTICATION,
-            label="NetKey authentication key",
-            application=NKS,
-            access=TCOS3_RAW_RSA,
-            public_key_file=_plain(0x4571),
-            certificate_files=(0xC500, 0x4371, 0x4372),
-        ),
-        KeySlot(
-            reference=0x84,
-            role=KeyRole.SIGNATURE,
-            label="SigG signature key",
-            application=SIGG,
-            access=_TCOS3_PADS,
-            public_key_file=_plain(0x4531),
-            certificate_files=(0xC000,),
-        ),
-    ),
+    keys=_System(_TCOS3_PADS, TCOS3_RAW_RSA, RecordForm.PLAIN, 0xC500, 0x84).keys(),
     pins=(
         PinSlot(PinName.GLOBAL, 0x00, None, _NKS_ONLY),
         PinSlot(PinName.NKS_1, 0x81, NKS, _NKS_ONLY),
@@ -113,7 +125,7 @@ NETKEY3: Final = Profile(
         PinSlot(PinName.SIGG_1, 0x81, SIGG, _SIGG_ONLY),
         PinSlot(PinName.SIGG_2, 0x83, SIGG, _SIGG_ONLY),
     ),
-    chain_files=((NKS, 0xC008), (SIGG, 0xC008), (SIGG, 0xC00E)),
+    chain_files=_CHAIN_FILES,
 )
 
 # --- TCOS 2
@@ -126,59 +138,16 @@ _TCOS2_RAW_RSA: Final = KeyAccess(
     padding_indicator=b"\x02",
 )
 
-
-def _simple_tlv(identifier: int) -> PublicKeyFile:
-    return PublicKeyFile(identifier, RecordForm.SIMPLE_TLV)
-
-
 NETKEY2: Final = Profile(
     name="TCOS 2 NetKey",
     atrs=_TCOS2_ATRS,
     main=NKS,
-    keys=(
-        KeySlot(
-            reference=0x80,
-            role=KeyRole.SIGNATURE,
-            label="NetKey signature key (RSA-1024)",
-            application=NKS,
-            access=_TCOS2_PADS,
-            public_key_file=_simple_tlv(0x4531),
-            certificate_files=(0xC000, 0x4331, 0x4332),
-        ),
-        KeySlot(
-            reference=0x81,
-            role=KeyRole.ENCRYPTION,
-            label="NetKey encryption key (RSA-1024)",
-            application=NKS,
-            access=_TCOS2_RAW_RSA,
-            public_key_file=_simple_tlv(0x45B1),
-            certificate_files=(0xC200, 0x43B1, 0x43B2),
-            decrypts=True,
-        ),
-        KeySlot(
-            reference=0x82,
-            role=KeyRole.AUTHENTICATION,
-            label="NetKey authentication key (RSA-1024)",
-            application=NKS,
-            access=_TCOS2_RAW_RSA,
-            public_key_file=_simple_tlv(0x4571),
-            certificate_files=(0xC100, 0x4371, 0x4372),
-        ),
-        KeySlot(
-            reference=0x80,
-            role=KeyRole.SIGNATURE,
-            label="SigG signature key (RSA-1024)",
-            application=SIGG,
-            access=_TCOS2_PADS,
-            public_key_file=_simple_tlv(0x4531),
-            certificate_files=(0xC000,),
-        ),
-    ),
+    keys=_System(_TCOS2_PADS, _TCOS2_RAW_RSA, RecordForm.SIMPLE_TLV, 0xC100, 0x80, " (RSA-1024)").keys(),
     pins=(
         PinSlot(PinName.GLOBAL, 0x00, None, _NKS_ONLY),
         PinSlot(PinName.NKS_1, 0x81, NKS, _NKS_ONLY),
         PinSlot(PinName.NKS_2, 0x80, NKS, _NKS_ONLY),  # PIN0, which is the second one's part in TCOS 3
         PinSlot(PinName.SIGG_1, 0x81, SIGG, _SIGG_ONLY),
     ),
-    chain_files=((NKS, 0xC008), (SIGG, 0xC008), (SIGG, 0xC00E)),
+    chain_files=_CHAIN_FILES,
 )

@@ -1,25 +1,12 @@
-"""The cards that are known, each in a module of its own, and the words for what they hold."""
+"""The cards that are known, each in a module of its own."""
 
 from typing import Final
 
 from demail_hw.tcos.idkey import IDKEY
-from demail_hw.tcos.layout import Application, KeyOperation, KeySlot, PinName, PinSlot, Profile
 from demail_hw.tcos.netkey import NETKEY2, NETKEY3
 from demail_hw.tcos.signature_card import SIGNATURE_CARD_V2
 
-__all__ = [
-    "IDKEY",
-    "NETKEY2",
-    "NETKEY3",
-    "PROFILES",
-    "SIGNATURE_CARD_V2",
-    "Application",
-    "KeyOperation",
-    "KeySlot",
-    "PinName",
-    "PinSlot",
-    "Profile",
-]
+__all__ = ["IDKEY", "NETKEY2", "NETKEY3", "PROFILES", "SIGNATURE_CARD_V2"]
 
 PROFILES: Final = (NETKEY3, IDKEY, NETKEY2, SIGNATURE_CARD_V2)
 """In the order in which they are tried where an ATR leaves several."""

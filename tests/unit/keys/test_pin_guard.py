@@ -20,7 +20,8 @@ from demail_hw.interfaces import Buffers
 from demail_hw.keys.pin_guard import PinGuard
 from demail_hw.pin_sources import CallablePinSource
 from demail_hw.tcos.card import PinState, TcosCard
-from demail_hw.tcos.profiles import NETKEY3, PinName, PinSlot
+from demail_hw.tcos.layout import PinName, PinSlot
+from demail_hw.tcos.profiles import NETKEY3
 from demail_hw_simulators.card.personalities import open_card
 from demail_hw_simulators.interfaces import SimulatedCard
 from demail_hw_simulators.sim_reader import SimulatedConnection, SimulatedReader

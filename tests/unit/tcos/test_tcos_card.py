@@ -9,8 +9,9 @@ import pytest
 from demail_hw.errors import CardError, PinIncorrect
 from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit
 from demail_hw.tcos.card import PinState, TcosCard
+from demail_hw.tcos.layout import PinName, Profile
 from demail_hw.tcos.netkey import NKS
-from demail_hw.tcos.profiles import IDKEY, NETKEY2, NETKEY3, PinName, Profile
+from demail_hw.tcos.profiles import IDKEY, NETKEY2, NETKEY3
 from demail_hw.tcos.public_key_file import PublicKeyParts
 from demail_hw_simulators.card.card import SimulatedTcosCard
 from demail_hw_simulators.card.personalities import open_card

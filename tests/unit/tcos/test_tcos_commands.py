@@ -5,9 +5,9 @@ import pytest
 from demail_hw.iso7816.apdu import CommandApdu
 from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit
 from demail_hw.tcos import commands
-from demail_hw.tcos.layout import Application, KeySlot
+from demail_hw.tcos.layout import Application, KeySlot, Profile
 from demail_hw.tcos.netkey import NKS
-from demail_hw.tcos.profiles import IDKEY, NETKEY2, NETKEY3, SIGNATURE_CARD_V2, Profile
+from demail_hw.tcos.profiles import IDKEY, NETKEY2, NETKEY3, SIGNATURE_CARD_V2
 
 
 def encoded(command: CommandApdu) -> str:

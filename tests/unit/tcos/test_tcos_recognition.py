@@ -7,7 +7,8 @@ import pytest
 from demail_hw.errors import CardError, Outcome, UnknownCard
 from demail_hw.iso7816 import atr as atr_codec
 from demail_hw.iso7816.channel import Channel
-from demail_hw.tcos.profiles import IDKEY, NETKEY2, NETKEY3, PROFILES, SIGNATURE_CARD_V2, Profile
+from demail_hw.tcos.layout import Profile
+from demail_hw.tcos.profiles import IDKEY, NETKEY2, NETKEY3, PROFILES, SIGNATURE_CARD_V2
 from demail_hw.tcos.recognition import recognise
 
 DEADLINE = 99.0

@@ -18,8 +18,9 @@ from demail_hw.iso7816.channel import Channel
 from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit
 from demail_hw.tcos import commands
 from demail_hw.tcos.card import PinState, PinStatus, TcosCard
+from demail_hw.tcos.layout import PinName
 from demail_hw.tcos.netkey import NKS
-from demail_hw.tcos.profiles import NETKEY3, PinName
+from demail_hw.tcos.profiles import NETKEY3
 from demail_hw.tcos.recognition import recognise
 
 DEADLINE = 99.0

@@ -8,6 +8,7 @@ from demail_hw.errors import ProtocolViolation
 from demail_hw.iso7816.apdu import CommandApdu, ResponseApdu
 from demail_hw.iso7816.status import StatusWord
 from demail_hw.iso7816.tlv import decode_all
+from demail_hw.tcos.layout import ControlReferenceTemplate
 from demail_hw_simulators.card.commands.answers import (
     DONE,
     Handler,
@@ -16,7 +17,6 @@ from demail_hw_simulators.card.commands.answers import (
     require_no_field,
     require_parameters,
 )
-from demail_hw_simulators.card.keys import ControlReferenceTemplate
 from demail_hw_simulators.card.refusal import Refused
 from demail_hw_simulators.card.security import CardState
 
