@@ -33,6 +33,8 @@ ASK_PIN = bytes.fromhex("00200000")
 VERIFY = bytes.fromhex("00200000 06 313233343536")
 WRONG_SECURITY_ENVIRONMENT = bytes.fromhex("002241B6 03 840101")
 SELECT_MF = bytes.fromhex("00A4000C023F00")
+SHARED_SIGNATURE = [0xA4, 0xA4, 0xB0, VERIFY_INS, 0xA4, 0x22, SIGN_INS]
+"""MF, EF.GDO, its content; the PIN's state, without data; the application, MSE, PSO."""
 THREE_TRIES = b"\x63\xc3"
 
 
@@ -78,13 +80,23 @@ def test_steady_signature_costs_one_command_exclusively(wire: Wire) -> None:
         assert commands_of(wire, lambda: sign(provider)) == [SIGN_INS]
 
 
-def test_each_shared_signature_looks_at_the_card_and_verifies_anew(wire: Wire) -> None:
+def test_each_shared_signature_looks_at_the_card_and_asks_whether_it_is_open(wire: Wire) -> None:
     with open_keys(SHARED) as provider:
         sign(provider)
         for _ in range(2):
-            commands = commands_of(wire, lambda: sign(provider))
-            assert commands[-1] == SIGN_INS
-            assert verifications(wire.card) == 1
+            assert commands_of(wire, lambda: sign(provider)) == SHARED_SIGNATURE
+            assert verifications(wire.card) == 0
+    assert tries(wire.card) == THREE_TRIES
+
+
+def test_shared_signature_with_a_pin_that_another_program_verified_sends_none(wire: Wire) -> None:
+    wire.foreign.connect(READER)
+    wire.foreign.transmit(VERIFY)
+    with open_provider(SHARED, pin=lambda: b"975310") as provider:
+        assert commands_of(wire, lambda: sign(provider)) == SHARED_SIGNATURE
+        assert verifications(wire.card) == 0
+    wire.foreign.start("SCardDisconnect", "card", 0)
+    wire.foreign.finish()
     assert tries(wire.card) == THREE_TRIES
 
 

@@ -26,21 +26,23 @@ class PinGuard:
     """Guards the PINs of one card for as long as it is open here.
 
     What it remembers of a refusal is that it happened, never the PIN. An attempt has two steps, so that nobody holds
-    the card while a person types: :meth:`check` and :meth:`verify` are each called inside a transaction, and
+    the card while a person types: :meth:`is_open` and :meth:`verify` are each called inside a transaction, and
     :meth:`ask` between them, outside. The counter is read in both.
+
+    A card that says that it has the PIN verified gets none: where it is shared, another program's VERIFY opens it for
+    all, and a counter that it hides cannot be guarded.
     """
 
-    __slots__ = ("_accepted", "_refused", "_source")
+    __slots__ = ("_refused", "_source")
 
     def __init__(self, source: PinSource | None) -> None:
         self._source = source
         self._refused: set[PinSlot] = set()
-        self._accepted: set[PinSlot] = set()
 
-    def check(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> None:
-        """Whether a VERIFY would be sent; sends none.
+    def is_open(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> bool:
+        """Whether the card has the PIN verified, as it says itself; if not, a VERIFY may be sent. Sends none.
 
-        Errors: :class:`~demail_hw.errors.PinRefused`, :class:`~demail_hw.errors.PinRequired`,
+        Errors, if it may not be sent: :class:`~demail_hw.errors.PinRefused`, :class:`~demail_hw.errors.PinRequired`,
         :class:`~demail_hw.errors.PinBlocked`, :class:`~demail_hw.errors.PinNotInitialized`.
         """
         if pin in self._refused:
@@ -49,7 +51,7 @@ class PinGuard:
                 remedy="Correct the PIN at its source, then open the provider anew.",
             )
         self._need_source(pin)
-        _refuse_unless_safe(pin, card.pin_status(pin, deadline=deadline), known_good=pin in self._accepted)
+        return _is_open(pin, card.pin_status(pin, deadline=deadline))
 
     def ask(self, pin: PinSlot) -> Pin:
         """The PIN from its source, for the caller to wipe.
@@ -72,12 +74,11 @@ class PinGuard:
     def verify(self, card: TcosCard, pin: PinSlot, secret: Pin, *, deadline: Deadline) -> None:
         """Open the card with the PIN, unless it is open by now: one VERIFY at the most.
 
-        Errors: those of :meth:`check`, nothing was sent; :class:`~demail_hw.errors.PinIncorrect`: the card said no;
+        Errors: those of :meth:`is_open`, nothing was sent; :class:`~demail_hw.errors.PinIncorrect`: the card said no;
         any other on the way: the outcome says whether the card may have seen it, and it is not sent again.
         """
-        if card.is_verified(pin):
+        if card.is_verified(pin) or self.is_open(card, pin, deadline=deadline):
             return
-        self.check(card, pin, deadline=deadline)
         permit = PinPermit(_GUARD_KEY, pin.reference, (secret,))
         # Marked before it is sent: an attempt that ends without an answer may have cost a try.
         self._refused.add(pin)
@@ -89,25 +90,20 @@ class PinGuard:
                 self._refused.discard(pin)
             raise
         self._refused.discard(pin)
-        self._accepted.add(pin)
 
 
-def _refuse_unless_safe(pin: PinSlot, status: PinStatus, *, known_good: bool) -> None:
-    """Let pass only a counter that says more than one try is left.
-
-    ``known_good``: this card accepted the PIN of this source before. Only then is "verified already", which hides
-    the counter, good enough.
-    """
+def _is_open(pin: PinSlot, status: PinStatus) -> bool:
+    """Raise unless it is open, or the counter says that more than one try is left."""
     name = pin.name.value
     match status.state:
+        case PinState.VERIFIED:
+            return True
         case PinState.READY if (status.retries_left or 0) > _LAST_TRY:
-            return
-        case PinState.VERIFIED if known_good:
-            return
+            return False
         case PinState.READY:
             raise PinRefused(
                 f"The PIN {name} has its last try left, which is never spent unattended; nothing was sent.",
-                remedy="Verify it with the card maker's own software, where you see what you type.",
+                remedy="Verify it in a program that asks you for it, such as pkcs15-tool of OpenSC.",
             )
         case PinState.BLOCKED:
             raise PinBlocked(f"The PIN {name} is blocked.")
@@ -115,10 +111,10 @@ def _refuse_unless_safe(pin: PinSlot, status: PinStatus, *, known_good: bool) ->
             raise PinNotInitialized(f"The PIN {name} still is the card's NullPIN.")
         case PinState.ABSENT:
             raise PinRefused(f"The card has no PIN {name}.", remedy="Name another PIN (which= or --which).")
-        case PinState.VERIFIED | PinState.UNREADABLE:
+        case PinState.UNREADABLE:
             raise PinRefused(
                 f"The card does not tell how many tries the PIN {name} has left; nothing was sent.",
-                remedy="Open the provider anew; if it stays so, check the card with its maker's own software.",
+                remedy="Open the provider anew; if it stays so, see what the card answers (demail-hw -v card info).",
             )
 
 

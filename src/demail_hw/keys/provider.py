@@ -103,9 +103,8 @@ class _CardKey:
         deadline = self._session.deadline()
         with self._session.connection.transaction(deadline=deadline):
             self._session.ensure_same_card(deadline=deadline)
-            if self._card.is_verified(self._pin):
+            if self._card.is_verified(self._pin) or self._guard.is_open(self._card, self._pin, deadline=deadline):
                 return operation(self._key, data, deadline=deadline)
-            self._guard.check(self._card, self._pin, deadline=deadline)
         # Outside: a person may need longer to type than a command may take.
         with self._guard.ask(self._pin) as secret, self._session.transaction() as deadline:
             self._guard.verify(self._card, self._pin, secret, deadline=deadline)
@@ -193,7 +192,7 @@ def _pin_of(profile: Profile, name: PinName) -> PinSlot:
     except KeyError:
         names = ", ".join(slot.name.value for slot in profile.pins)
         raise KeyNotFound(
-            f"A {profile.name} card has no PIN {name.value}, and so no key that it opens.",
+            f"This {profile.name} card has no PIN {name.value}, and so no key that it opens.",
             remedy=f"Name one that it has (which= or --which): {names}.",
         ) from None
 

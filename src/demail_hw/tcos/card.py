@@ -177,11 +177,11 @@ class TcosCard:
             self._select_for(pin, deadline)
         except FileNotFound:  # not every card has every application
             return PinStatus(PinState.ABSENT)
-        status = self._send(commands.pin_status(pin.reference), deadline).status
-        left = retries_left(status)
-        if left is not None:
-            return PinStatus(PinState.READY if left else PinState.BLOCKED, left)
-        return _PIN_STATES.get(status, PinStatus(PinState.UNREADABLE))
+        status = _pin_status_of(self._send(commands.pin_status(pin.reference), deadline).status)
+        self._verified -= {pin}
+        if status.state is PinState.VERIFIED:
+            self._verified |= {pin}
+        return status
 
     def verify(self, pin: PinSlot, permit: PinPermit, *, deadline: Deadline) -> None:
         """VERIFY with a permit of the PIN guard, once.
@@ -195,7 +195,8 @@ class TcosCard:
         self._verified |= {pin}
 
     def is_verified(self, pin: PinSlot) -> bool:
-        """Whether this object verified the PIN since the card last lost its state."""
+        """Whether the PIN is verified, as far as this object knows: it did it, or the card said so, and nothing has
+        happened since."""
         self._catch_up()
         return pin in self._verified
 
@@ -226,14 +227,22 @@ class TcosCard:
         return self._perform(key, commands.decipher(key.access.padding_indicator, block), deadline)
 
     def _perform(self, key: KeySlot, command: CommandApdu, deadline: Deadline) -> bytes:
-        if self._environment is not key or self._connection.epoch != self._epoch:
-            self.prepare(key, deadline=deadline)
-        response = self._send(command, deadline)
-        if response.status == _NORMAL_PROCESSING:
-            return response.data
-        # What was assumed of the card's state was wrong, or may be: the next operation begins anew.
-        self._forget(self._epoch)
-        return check(response, command)
+        try:
+            if self._environment is not key or self._connection.epoch != self._epoch:
+                self.prepare(key, deadline=deadline)
+            response = self._send(command, deadline)
+            return response.data if response.status == _NORMAL_PROCESSING else check(response, command)
+        except BaseException:
+            # What was assumed of the card's state was wrong, or may be: the next operation begins anew.
+            self._forget(self._epoch)
+            raise
+
+
+def _pin_status_of(status: int) -> PinStatus:
+    left = retries_left(status)
+    if left is not None:
+        return PinStatus(PinState.READY if left else PinState.BLOCKED, left)
+    return _PIN_STATES.get(status, PinStatus(PinState.UNREADABLE))
 
 
 def _object_length(content: Buffer) -> int:

@@ -323,7 +323,7 @@ def test_keys_in_two_directories_cost_a_select_each_time() -> None:
 
 
 def test_a_pin_that_the_card_does_not_have() -> None:
-    with pytest.raises(KeyNotFound, match="IDKey card has no PIN sigg-1") as caught:
+    with pytest.raises(KeyNotFound, match="This TCOS 3 IDKey card has no PIN sigg-1") as caught:
         provider_of(open_card("idkey"), which=PinName.SIGG_1)
     assert "global" in caught.value.remedy
 

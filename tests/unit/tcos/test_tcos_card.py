@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from demail_hw.errors import CardError, PinIncorrect
+from demail_hw.errors import HardwareError, PinIncorrect
 from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit
 from demail_hw.tcos.card import PinState, TcosCard
 from demail_hw.tcos.layout import PinName, Profile
@@ -24,10 +24,11 @@ SELECT, MSE, PSO = 0xA4, 0x22, 0x2A
 
 
 class OneRefusal:
-    """A card that refuses the first command of one instruction."""
+    """A card that does not do the first command of one instruction, and answers this instead."""
 
-    def __init__(self, card: SimulatedTcosCard, instruction: int) -> None:
+    def __init__(self, card: SimulatedTcosCard, instruction: int, answer: str = "6a80") -> None:
         self.card = card
+        self.answer = bytes.fromhex(answer)
         self.log: list[int] = []
         self._refused: int | None = instruction
 
@@ -41,7 +42,7 @@ class OneRefusal:
         self.log.append(command[1])
         if command[1] == self._refused:
             self._refused = None
-            return bytes.fromhex("6a80")
+            return self.answer
         return self.card.transmit(command)
 
 
@@ -74,17 +75,19 @@ def test_a_wrong_pin_closes_what_a_right_one_opened() -> None:
         assert not card.is_verified(GLOBAL)
 
 
+@pytest.mark.parametrize("answer", ["6a80", "90"], ids=["refused", "garbled"])
 @pytest.mark.parametrize(
     ("refused", "again"),
-    [(SELECT, [SELECT, MSE, PSO]), (MSE, [MSE, PSO]), (PSO, [SELECT, MSE, PSO])],
+    [(SELECT, [SELECT, MSE, PSO]), (MSE, [SELECT, MSE, PSO]), (PSO, [SELECT, MSE, PSO])],
     ids=["SELECT", "MSE", "PSO"],
 )
-def test_a_refused_command_leaves_nothing_to_rely_on(refused: int, again: list[int]) -> None:
-    simulated = OneRefusal(open_card("netkey3"), refused)
+def test_a_command_that_fails_leaves_nothing_to_rely_on(refused: int, again: list[int], answer: str) -> None:
+    simulated = OneRefusal(open_card("netkey3"), refused, answer)
     with opened(simulated) as (card, deadline):
         verify(card, b"123456", deadline)
-        with pytest.raises(CardError):
+        with pytest.raises(HardwareError):
             card.compute_digital_signature(KEY, bytes(51), deadline=deadline)
+        assert not card.is_verified(GLOBAL)
         simulated.log.clear()
         assert len(card.compute_digital_signature(KEY, bytes(51), deadline=deadline)) == 256
         assert simulated.log == again
