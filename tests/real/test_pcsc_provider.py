@@ -14,6 +14,7 @@ from demail_hw.errors import (
     DeviceLost,
     HardwareError,
     Outcome,
+    PinRefused,
     ReaderBusy,
     UnexpectedCard,
 )
@@ -89,12 +90,14 @@ def test_each_shared_signature_looks_at_the_card_and_asks_whether_it_is_open(wir
     assert tries(wire.card) == THREE_TRIES
 
 
-def test_shared_signature_with_a_pin_that_another_program_verified_sends_none(wire: Wire) -> None:
+def test_who_has_not_shown_that_he_knows_the_pin_has_no_use_of_another_programs(wire: Wire) -> None:
     wire.foreign.connect(READER)
     wire.foreign.transmit(VERIFY)
     with open_provider(SHARED, pin=lambda: b"975310") as provider:
-        assert commands_of(wire, lambda: sign(provider)) == SHARED_SIGNATURE
-        assert verifications(wire.card) == 0
+        for _ in range(2):
+            with pytest.raises(PinRefused, match="another program"):
+                sign(provider)
+    assert verifications(wire.card) == 1  # the other program's
     wire.foreign.start("SCardDisconnect", "card", 0)
     wire.foreign.finish()
     assert tries(wire.card) == THREE_TRIES

@@ -29,18 +29,19 @@ class PinGuard:
     the card while a person types: :meth:`is_open` and :meth:`verify` are each called inside a transaction, and
     :meth:`ask` between them, outside. The counter is read in both.
 
-    A card that says that it has the PIN verified gets none: where it is shared, another program's VERIFY opens it for
-    all, and a counter that it hides cannot be guarded.
+    A card that says that it has the PIN verified gets none: it hides the counter. It counts as open if it took the
+    PIN from this guard before; to anybody else that proves nothing, for another program may have verified it.
     """
 
-    __slots__ = ("_refused", "_source")
+    __slots__ = ("_accepted", "_refused", "_source")
 
     def __init__(self, source: PinSource | None) -> None:
         self._source = source
         self._refused: set[PinSlot] = set()
+        self._accepted: set[PinSlot] = set()
 
     def is_open(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> bool:
-        """Whether the card has the PIN verified, as it says itself; if not, a VERIFY may be sent. Sends none.
+        """Whether the PIN is still verified, as the card says itself; if not, a VERIFY may be sent. Sends none.
 
         Errors, if it may not be sent: :class:`~demail_hw.errors.PinRefused`, :class:`~demail_hw.errors.PinRequired`,
         :class:`~demail_hw.errors.PinBlocked`, :class:`~demail_hw.errors.PinNotInitialized`.
@@ -51,7 +52,7 @@ class PinGuard:
                 remedy="Correct the PIN at its source, then open the provider anew.",
             )
         self._need_source(pin)
-        return _is_open(pin, card.pin_status(pin, deadline=deadline))
+        return _is_open(pin, card.pin_status(pin, deadline=deadline), proven=pin in self._accepted)
 
     def ask(self, pin: PinSlot) -> Pin:
         """The PIN from its source, for the caller to wipe.
@@ -90,13 +91,17 @@ class PinGuard:
                 self._refused.discard(pin)
             raise
         self._refused.discard(pin)
+        self._accepted.add(pin)
 
 
-def _is_open(pin: PinSlot, status: PinStatus) -> bool:
-    """Raise unless it is open, or the counter says that more than one try is left."""
+def _is_open(pin: PinSlot, status: PinStatus, *, proven: bool) -> bool:
+    """Raise unless it is open, or the counter says that more than one try is left.
+
+    ``proven``: the card took the PIN from here before.
+    """
     name = pin.name.value
     match status.state:
-        case PinState.VERIFIED:
+        case PinState.VERIFIED if proven:
             return True
         case PinState.READY if (status.retries_left or 0) > _LAST_TRY:
             return False
@@ -111,6 +116,11 @@ def _is_open(pin: PinSlot, status: PinStatus) -> bool:
             raise PinNotInitialized(f"The PIN {name} still is the card's NullPIN.")
         case PinState.ABSENT:
             raise PinRefused(f"The card has no PIN {name}.", remedy="Name another PIN (which= or --which).")
+        case PinState.VERIFIED:
+            raise PinRefused(
+                f"Another program has verified the PIN {name}, which hides how many tries it has left; nothing was sent.",
+                remedy="End that program, or let it give the card back, and try again.",
+            )
         case PinState.UNREADABLE:
             raise PinRefused(
                 f"The card does not tell how many tries the PIN {name} has left; nothing was sent.",

@@ -178,9 +178,8 @@ class TcosCard:
         except FileNotFound:  # not every card has every application
             return PinStatus(PinState.ABSENT)
         status = _pin_status_of(self._send(commands.pin_status(pin.reference), deadline).status)
-        self._verified -= {pin}
-        if status.state is PinState.VERIFIED:
-            self._verified |= {pin}
+        if status.state is not PinState.VERIFIED:
+            self._verified -= {pin}
         return status
 
     def verify(self, pin: PinSlot, permit: PinPermit, *, deadline: Deadline) -> None:
@@ -195,8 +194,7 @@ class TcosCard:
         self._verified |= {pin}
 
     def is_verified(self, pin: PinSlot) -> bool:
-        """Whether the PIN is verified, as far as this object knows: it did it, or the card said so, and nothing has
-        happened since."""
+        """Whether this object verified the PIN since the card last lost its state."""
         self._catch_up()
         return pin in self._verified
 

@@ -19,7 +19,7 @@ from demail_hw.errors import (
 from demail_hw.interfaces import Buffers
 from demail_hw.keys.pin_guard import PinGuard
 from demail_hw.pin_sources import CallablePinSource
-from demail_hw.tcos.card import TcosCard
+from demail_hw.tcos.card import PinState, TcosCard
 from demail_hw.tcos.layout import PinName, PinSlot
 from demail_hw.tcos.profiles import NETKEY3
 from demail_hw_simulators.card.personalities import open_card
@@ -241,18 +241,21 @@ def test_after_a_reset_the_pin_is_given_again(bench: Bench) -> None:
     assert bench.verifies == 2
 
 
-def test_an_open_card_gets_no_pin_not_even_a_wrong_one(bench: Bench) -> None:
+def test_an_open_card_proves_no_pin_and_hides_the_counter(bench: Bench) -> None:
     bench.verify(guard(RIGHT))
     stranger = TcosCard(bench.connection, NETKEY3)
-    attempt(guard(WRONG), stranger, bench.connection, GLOBAL)
+    with bench.connection.transaction(deadline=bench.deadline):
+        assert stranger.pin_status(GLOBAL, deadline=bench.deadline).state is PinState.VERIFIED
+    with pytest.raises(PinRefused, match="another program"):
+        attempt(guard(WRONG), stranger, bench.connection, GLOBAL)
     assert bench.verifies == 1
-    assert stranger.is_verified(GLOBAL)
 
 
-def test_an_open_card_opens_nothing_for_who_was_given_no_pin(bench: Bench) -> None:
-    bench.verify(guard(RIGHT))
-    with pytest.raises(PinRequired):
-        attempt(PinGuard(None), TcosCard(bench.connection, NETKEY3), bench.connection, GLOBAL)
+def test_a_card_that_took_the_pin_before_is_open_as_long_as_it_says_so(bench: Bench) -> None:
+    keeper = guard(RIGHT)
+    bench.verify(keeper)
+    attempt(keeper, TcosCard(bench.connection, NETKEY3), bench.connection, GLOBAL)
+    assert bench.verifies == 1
 
 
 def test_a_card_that_somebody_opens_while_a_person_types_gets_no_pin(bench: Bench) -> None:
@@ -260,7 +263,11 @@ def test_a_card_that_somebody_opens_while_a_person_types_gets_no_pin(bench: Benc
     with bench.connection.transaction(deadline=bench.deadline):
         assert not keeper.is_open(stranger, GLOBAL, deadline=bench.deadline)
     bench.verify(guard(RIGHT))
-    with keeper.ask(GLOBAL) as secret, bench.connection.transaction(deadline=bench.deadline):
+    with (
+        keeper.ask(GLOBAL) as secret,
+        bench.connection.transaction(deadline=bench.deadline),
+        pytest.raises(PinRefused, match="another program"),
+    ):
         keeper.verify(stranger, GLOBAL, secret, deadline=bench.deadline)
     assert bench.verifies == 1
 
@@ -273,7 +280,8 @@ def test_a_card_that_always_says_verified_gets_no_pin() -> None:
             return super().transmit(command)
 
     bench = Flatterer()
-    bench.verify(guard(WRONG))
+    with pytest.raises(PinRefused):
+        bench.verify(guard(WRONG))
     assert bench.verifies == 0
 
 
