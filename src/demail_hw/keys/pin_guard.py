@@ -118,7 +118,7 @@ def _is_open(pin: PinSlot, status: PinStatus, *, proven: bool) -> bool:
             raise PinRefused(f"The card has no PIN {name}.", remedy="Name another PIN (which= or --which).")
         case PinState.VERIFIED:
             raise PinRefused(
-                f"The PIN {name} was verified by another program, which hides the tries that it has left; nothing was sent.",
+                f"The PIN {name} was verified by another program, which hides its counter; nothing was sent.",
                 remedy="End that program, or let it give the card back, and try again.",
             )
         case PinState.UNREADABLE:
