@@ -14,6 +14,7 @@ from demail_hw.ccid.reader import CcidReader
 from demail_hw.interfaces import Reader, Timeouts, UsbTransport
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.provider import TcosKeyProvider
+from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
 from demail_hw.transaction_lock import TransactionLock
 from demail_hw_drivers.usbip_client import connect
@@ -48,7 +49,7 @@ def open_keys(reader: Reader) -> Iterator[TcosKeyProvider]:
         connection = reader.connect(deadline=_deadline())
         resources.callback(connection.close)
         session = CardSession(reader, connection, timeouts=_TIMEOUTS)
-        yield TcosKeyProvider(session, CallablePinSource(lambda: _TEST_PIN))
+        yield TcosKeyProvider(session, CallablePinSource(lambda: _TEST_PIN), ledger=MemoryPinLedger())
 
 
 @contextlib.contextmanager

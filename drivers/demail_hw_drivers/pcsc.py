@@ -41,6 +41,8 @@ class PcscReaders:
     Errors: :class:`~demail_hw.errors.ConfigurationError` if pyscard is not installed.
     """
 
+    in_process: Final = False
+
     def __init__(self, scard: Any = None) -> None:
         self._service = PcscService(load_pyscard() if scard is None else scard)
 

@@ -181,6 +181,8 @@ class SimulatedConnection:
 class SimulatedReaders:
     """The driver of ``sim:`` (:class:`~demail_hw.interfaces.ReaderDriver`)."""
 
+    in_process: Final = True
+
     def open(self, address: Address, *, timeouts: Timeouts) -> SimulatedReader:  # noqa: ARG002
         """A reader with a new card of the personality that the address names.
 

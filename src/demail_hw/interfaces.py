@@ -11,8 +11,10 @@ Two words are used everywhere:
   one wiped buffer only.
 """
 
+import dataclasses
+import datetime
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self, TypeAlias
@@ -29,6 +31,11 @@ __all__ = [
     "Deadline",
     "ExportedDevice",
     "KeyProvider",
+    "PinLedger",
+    "PinOperation",
+    "PinPage",
+    "PinRecord",
+    "PinRecordState",
     "Reader",
     "ReaderDriver",
     "ReaderInfo",
@@ -300,12 +307,82 @@ class ReaderDriver(Protocol):
     """A scheme of reader addresses: what an entry point of the group ``demail_hw.readers`` names (a class
     without constructor arguments)."""
 
+    @property
+    def in_process(self) -> bool:
+        """Do its cards begin and end with this process, so that nothing is known of them afterwards?"""
+        ...
+
     def open(self, address: Address, *, timeouts: Timeouts) -> Reader:
         """Open the one reader that the address means."""
         ...
 
     def find(self, address: Address, *, timeouts: Timeouts) -> Sequence[ReaderInfo]:
         """The readers that the address can mean."""
+        ...
+
+
+# --- PINs ------------------------------------------------------------------------------------------------------
+
+
+class PinOperation(enum.Enum):
+    """What a PIN is sent for (ISO 7816-4, 11.5)."""
+
+    VERIFY = "verify"
+    CHANGE = "change"
+    UNBLOCK = "unblock"
+    INITIALIZE = "initialize"
+
+
+class PinRecordState(enum.Enum):
+    """How the last command with a PIN ended, as far as it was noted. ``PENDING``: it was about to be sent."""
+
+    PENDING = "pending"
+    REFUSED = "refused"
+    ACCEPTED = "accepted"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PinRecord:
+    """What a ledger knows of a PIN: nothing from which it could be guessed.
+
+    ``at``: when it was noted, with a time zone. ``retries_left``: the counter before the command, if it
+    was told.
+    """
+
+    state: PinRecordState
+    operation: PinOperation
+    at: datetime.datetime
+    retries_left: int | None
+
+
+class PinPage(Protocol):
+    """What a ledger knows of one card's PINs, while nobody else can read or write it."""
+
+    @property
+    def records(self) -> Mapping[str, PinRecord]:
+        """By the PINs' names."""
+        ...
+
+    def write(self, records: Mapping[str, PinRecord | None]) -> None:
+        """Note these, and forget those that are None; all or nothing, and lasting when it returns.
+
+        Errors: :class:`~demail_hw.errors.PinRefused`.
+        """
+        ...
+
+
+class PinLedger(Protocol):
+    """Where the PIN guard writes before it sends. Cards are named by their ICCSN."""
+
+    def records(self, card: str) -> Mapping[str, PinRecord]:
+        """What is known of a card's PINs now. :class:`~demail_hw.errors.PinRefused` if it cannot be read."""
+        ...
+
+    def page(self, card: str, *, deadline: Deadline) -> AbstractContextManager[PinPage]:
+        """A card's page, locked to the end of the ``with`` block, against other processes as well.
+
+        Errors: :class:`~demail_hw.errors.PinRefused`, :class:`~demail_hw.errors.DeadlineExceeded`; no PIN was sent.
+        """
         ...
 
 

@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import Final, NoReturn, Protocol, Self
 
-from demail_hw.interfaces import Buffer
+from demail_hw.interfaces import Buffer, PinOperation
 
 __all__ = ["Pin", "PinPermit", "PinSource"]
 
@@ -70,14 +70,16 @@ class PinSource(Protocol):
 class PinPermit:
     """The leave to send one PIN command, once. Only ``demail_hw.keys.pin_guard`` issues it.
 
-    ``reference``: P2 of the command (ISO 7816-4, 11.5.1). ``secrets``: what the data field is made of, in order.
+    ``operation``: the one that it is good for. ``reference``: P2 of the command (ISO 7816-4, 11.5.1). ``secrets``:
+    what the data field is made of, in order.
     """
 
-    __slots__ = ("_secrets", "reference")
+    __slots__ = ("_secrets", "operation", "reference")
 
-    def __init__(self, key: object, reference: int, secrets: tuple[Pin, ...]) -> None:
+    def __init__(self, key: object, operation: PinOperation, reference: int, secrets: tuple[Pin, ...]) -> None:
         if key is not _GUARD_KEY:
             raise TypeError("only the PIN guard issues permits")
+        self.operation = operation
         self.reference = reference
         self._secrets: tuple[Pin, ...] | None = secrets
 
@@ -86,15 +88,17 @@ class PinPermit:
         """True once a command was built from it."""
         return self._secrets is None
 
-    def spend(self) -> tuple[memoryview, ...]:
-        """The data field, once: ``RuntimeError`` the second time."""
+    def spend(self, *operations: PinOperation) -> tuple[memoryview, ...]:
+        """The data field, once and for one of these operations: ``RuntimeError`` the second time or for another."""
+        if self.operation not in operations:
+            raise RuntimeError(f"a permit to {self.operation.value} a PIN is good for nothing else")
         secrets, self._secrets = self._secrets, None
         if secrets is None:
             raise RuntimeError("a PIN permit is good for one command")
         return tuple(pin.buffer for pin in secrets)
 
     def __repr__(self) -> str:
-        return f"<PinPermit reference={self.reference:#04x}>"
+        return f"<PinPermit to {self.operation.value} {self.reference:#04x}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a PIN permit is not pickled")

@@ -17,6 +17,7 @@ from demail_hw.identity import KeyRole
 from demail_hw.interfaces import Deadline, Timeouts
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.provider import TcosKeyProvider
+from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
 from demail_hw.transaction_lock import TransactionLock
 from demail_hw_drivers.usbip_client import UsbIpTransport, connect
@@ -130,7 +131,7 @@ def bench() -> Iterator[Bench]:
         reader = CcidReader(transport, lock=TransactionLock(), grace=deadline)
         session = CardSession(reader, reader.connect(deadline=deadline()), timeouts=Timeouts())
         try:
-            provider = TcosKeyProvider(session, CallablePinSource(lambda: TEST_PIN))
+            provider = TcosKeyProvider(session, CallablePinSource(lambda: TEST_PIN), ledger=MemoryPinLedger())
             yield Bench(card, device, server, transport, provider)
         finally:
             session.connection.close()

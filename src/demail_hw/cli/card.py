@@ -3,6 +3,7 @@
 import click
 
 from demail_hw.address import Address
+from demail_hw.cli.card_access import open_session
 from demail_hw.cli.options import ADDRESS
 from demail_hw.cli.output import JsonValue, Report, json_option
 from demail_hw.errors import CertificateError, KeyNotFound
@@ -23,7 +24,7 @@ def card_command() -> None:
 @json_option
 def info_command(address: Address, report: Report) -> None:
     """Show reader, card, PIN states and certificates. Asks for no PIN and spends no try."""
-    with CardSession.open(address) as session:
+    with open_session(address) as session:
         result: dict[str, JsonValue] = {
             "reader": {"name": session.reader.name, "serial": session.reader.serial},
             "card": {

@@ -24,6 +24,7 @@ from demail_hw.errors import DecryptionFailed, SignatureInvalid
 from demail_hw.identity import Identity, KeyRole
 from demail_hw.interfaces import KeyProvider
 from demail_hw.keys.provider import open_provider
+from demail_hw.pin_ledger import FilePinLedger
 
 __all__ = ["demo_command"]
 
@@ -60,7 +61,8 @@ def _story(folder: Path, usb_server: str, de_mail: str, say: Callable[[str], obj
     from demail_hw_simulators.ca import write_trust
 
     write_trust(folder)
-    with open_provider(usb_server, f"file:{_pin_file(folder)}") as provider:
+    ledger = FilePinLedger(folder / "state")
+    with open_provider(usb_server, f"file:{_pin_file(folder)}", ledger=ledger) as provider:
         for identity in provider.identities():
             say(f"Identity     {identity.role.value}: {identity.certificate.subject.rfc4514_string()}")
         say(f"Signed       {_sign(provider.identity(KeyRole.SIGNATURE), folder)}")

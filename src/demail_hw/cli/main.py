@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import warnings
+from pathlib import Path
 from typing import Final, TextIO
 
 import click
@@ -46,7 +47,14 @@ class _LazyGroup(click.Group):
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(importlib.metadata.version("demail-hw"), prog_name="demail-hw")
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens, the card's commands included, PINs masked.")
-def _group(verbose: bool) -> None:
+@click.option(
+    "--state-dir",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the PIN ledger is; else $STATE_DIRECTORY, else demail-hw in the user's state folder.",
+)
+@click.pass_context
+def _group(context: click.Context, verbose: bool, state_dir: Path | None) -> None:
     """A key on a smartcard, wherever the card is.
 
     A card is named by an address: usbip://HOST/ (the only reader of a USB server), usbip://HOST/serial=NUMBER,
@@ -57,8 +65,11 @@ def _group(verbose: bool) -> None:
     Exit codes: 0 done, 1 internal, 2 usage, 3 not found, 4 card or reader, 5 PIN,
     6 transport, 7 gateway or TLS, 8 key or message, 9 configuration.
     """
+    from demail_hw.cli.card_access import Settings
+
     if verbose:
         logging.getLogger().setLevel(logging.DEBUG)
+    context.obj = Settings(state_dir=state_dir)
 
 
 def _warn(

@@ -7,11 +7,11 @@ import click
 
 from demail_hw import gateway
 from demail_hw.address import Address
+from demail_hw.cli.card_access import open_keys
 from demail_hw.cli.options import ADDRESS, pin_option, which_option
 from demail_hw.cli.output import JsonValue, Report, json_option
 from demail_hw.gateway.connector import parse_url
 from demail_hw.identity import KeyRole
-from demail_hw.keys.provider import open_provider
 
 __all__ = ["probe_command", "probe_facts"]
 
@@ -56,7 +56,7 @@ def probe_facts(result: gateway.ProbeResult) -> dict[str, JsonValue]:
 @json_option
 def probe_command(address: Address, pin: str, which: str, url: str, ca: Path, report: Report) -> None:
     """Prove that all works: mutual TLS to the gateway with the authentication key, and its number of domains."""
-    with open_provider(address, pin, which=which) as provider:
+    with open_keys(address, pin, which) as provider:
         result = gateway.probe(provider.identity(KeyRole.AUTHENTICATION), url, cafile=ca)
     facts = probe_facts(result)
     lines = [f"{name}: {value}" for name, value in facts.items() if name != "domains" and value is not None]

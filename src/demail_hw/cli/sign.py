@@ -10,11 +10,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from demail_hw import cms
 from demail_hw.address import Address
+from demail_hw.cli.card_access import open_keys
 from demail_hw.cli.options import ADDRESS, input_argument, key_option, output_option, pin_option, which_option
 from demail_hw.cli.output import Report, deliver, json_option
 from demail_hw.errors import AlgorithmNotSupported
 from demail_hw.identity import Identity, KeyRole
-from demail_hw.keys.provider import open_provider
 
 __all__ = ["sign_command"]
 
@@ -64,7 +64,7 @@ def sign_command(
     if format_name == "cms" and role != KeyRole.SIGNATURE.value:
         _LOG.warning("the certificate of the %s key is not one for signing messages", role)
     data = source.read()
-    with open_provider(address, pin, which=which) as provider:
+    with open_keys(address, pin, which) as provider:
         identity = provider.identity(KeyRole(role))
         signed = (
             _raw(identity, data) if format_name == "raw" else _cms(identity, data, opaque=opaque, outform=outform)

@@ -12,7 +12,7 @@ The data field of a command that may hold a PIN is ``**`` a byte; no value in th
 import dataclasses
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
@@ -31,6 +31,7 @@ __all__ = [
     "LoggingTracer",
     "Recorder",
     "ReplayConnection",
+    "SeveralTracers",
     "Trace",
     "TraceEntry",
     "TracedExchange",
@@ -222,6 +223,24 @@ class Recorder:
     def recorded(self, atr: bytes = b"") -> Trace:
         """What was seen so far."""
         return Trace(tuple(self._entries), atr)
+
+
+class SeveralTracers:
+    """Several tracers as one."""
+
+    def __init__(self, tracers: Sequence[Tracer]) -> None:
+        self._tracers = tracers
+
+    @property
+    def enabled(self) -> bool:
+        """True if one of them is."""
+        return any(tracer.enabled for tracer in self._tracers)
+
+    def trace(self, entry: TraceEntry) -> None:
+        """Show it to each that wants it."""
+        for tracer in self._tracers:
+            if tracer.enabled:
+                tracer.trace(entry)
 
 
 class LoggingTracer:

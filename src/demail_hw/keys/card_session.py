@@ -11,7 +11,7 @@ from demail_hw.address import Address
 from demail_hw.errors import UnexpectedCard
 from demail_hw.interfaces import CardConnection, Deadline, Reader, ShareMode, Timeouts
 from demail_hw.iso7816.channel import Channel
-from demail_hw.iso7816.trace import LoggingTracer
+from demail_hw.iso7816.trace import LoggingTracer, SeveralTracers, Tracer
 from demail_hw.registry import open_reader
 from demail_hw.tcos.card import TcosCard
 from demail_hw.tcos.recognition import recognise
@@ -27,18 +27,20 @@ class CardSession:
     Whenever the connection's epoch has changed, and after every failure, ATR and ICCSN are read again before anything
     else is done: what is in the reader may be another card by then, and must not get the PIN of the first.
 
+    ``tracer``: what sees every exchange, masked; beside the logger ``demail_hw.apdu``, if that takes DEBUG.
+
     A context manager; closing it powers the card off and lets the reader go.
     """
 
     __slots__ = ("_atr", "_epoch", "_resources", "card", "connection", "reader", "serial", "timeouts")
 
-    def __init__(self, reader: Reader, connection: CardConnection, *, timeouts: Timeouts) -> None:
+    def __init__(
+        self, reader: Reader, connection: CardConnection, *, timeouts: Timeouts, tracer: Tracer | None = None
+    ) -> None:
         self.reader = reader
         self.connection = connection
         self.timeouts = timeouts
-        # Looked at once, when the card is opened: a trace that nobody wants costs nothing afterwards.
-        tracer = LoggingTracer(_APDU_LOG) if _APDU_LOG.isEnabledFor(logging.DEBUG) else None
-        channel = Channel(connection, tracer=tracer)
+        channel = Channel(connection, tracer=_with_the_log(tracer))
         self._resources = contextlib.ExitStack()
         deadline = self.deadline()
         with connection.transaction(deadline=deadline):
@@ -48,7 +50,7 @@ class CardSession:
             self.serial = self.card.serial_number(deadline=deadline)
 
     @classmethod
-    def open(cls, address: Address | str, *, timeouts: Timeouts | None = None) -> Self:
+    def open(cls, address: Address | str, *, timeouts: Timeouts | None = None, tracer: Tracer | None = None) -> Self:
         """Open the card that an address means.
 
         Errors: :class:`~demail_hw.errors.UnexpectedCard` if ``?card=`` names another one, and whatever stands
@@ -62,7 +64,7 @@ class CardSession:
             share = ShareMode(parsed.share or ShareMode.EXCLUSIVE.value)
             connection = reader.connect(share, deadline=time.monotonic() + times.command)
             resources.callback(connection.close)
-            session = cls(reader, connection, timeouts=times)
+            session = cls(reader, connection, timeouts=times, tracer=tracer)
             _check_card(session.serial, parsed.card)
             session._resources = resources.pop_all()
         return session
@@ -112,6 +114,14 @@ class CardSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _with_the_log(tracer: Tracer | None) -> Tracer | None:
+    """Looked at once, when the card is opened: a trace that nobody wants costs nothing afterwards."""
+    if not _APDU_LOG.isEnabledFor(logging.DEBUG):
+        return tracer
+    log = LoggingTracer(_APDU_LOG)
+    return log if tracer is None else SeveralTracers((tracer, log))
 
 
 def _check_card(serial: str, demanded: str | None) -> None:

@@ -1,58 +1,85 @@
-"""The one way to send a PIN: counter first, the last try never, a refused PIN never again."""
+"""The one way to send a PIN: written down first, counter first, the last tries never, a refused PIN never again."""
 
+import contextlib
+import datetime
+import logging
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from demail_hw.errors import (
-    HardwareError,
+    CardError,
+    Outcome,
     PinBlocked,
     PinNotInitialized,
     PinRefused,
     PinRequired,
 )
-from demail_hw.interfaces import Deadline
+from demail_hw.interfaces import Deadline, PinLedger, PinOperation, PinPage, PinRecord, PinRecordState
 from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit, PinSource
 from demail_hw.tcos.card import PinState, PinStatus, TcosCard
 from demail_hw.tcos.layout import PinSlot
 
-__all__ = ["PIN_LENGTHS", "PinGuard"]
+__all__ = ["KEPT_TRIES", "PinGuard", "check_form", "puk_of"]
 
-PIN_LENGTHS: Final = range(6, 17)
-"""The lengths that a TCOS PIN can have, in characters."""
+_LOG = logging.getLogger(__name__)
 
-_LAST_TRY: Final = 1
+KEPT_TRIES: Final = 2
+"""How many tries are left to people: no PIN is sent unless the card has more."""
+
+_WAYS_BACK: Final[Mapping[PinOperation, str]] = {
+    PinOperation.VERIFY: "See how many tries are left (demail-hw pin status), then verify it yourself (pin verify).",
+    PinOperation.CHANGE: "Verify the new PIN yourself (demail-hw pin verify); if the card refuses it, the old one "
+    "counts still.",
+    PinOperation.UNBLOCK: "See whether the PIN has its tries again (demail-hw pin status): if so the new one "
+    "counts, verify it (pin verify); if not, unblock it again.",
+    PinOperation.INITIALIZE: "See whether it still is the NullPIN (demail-hw pin status): if so initialize it again; "
+    "if not, verify the new one (pin verify).",
+}
 
 
 class PinGuard:
-    """Guards the PINs of one card for as long as it is open here.
+    """Guards the PINs of one card.
 
-    What it remembers of a refusal is that it happened, never the PIN. An attempt has two steps, so that nobody holds
-    the card while a person types: :meth:`is_open` and :meth:`verify` are each called inside a transaction, and
-    :meth:`ask` between them, outside. The counter is read in both.
+    ``serial``: its ICCSN. ``ledger``: what is written down before each command with a PIN, and how it ended; so a
+    refusal counts in every process, until a person clears it. ``kept``: tries that are not spent. ``attended``: a
+    person types the PIN, who may go on where the ledger stops a service; the counter is kept all the same.
 
-    A card that says that it has the PIN verified gets none: it hides the counter. It counts as open if it took the
-    PIN from this guard before; to anybody else that proves nothing, for another program may have verified it.
+    To open a key has two steps, so that nobody holds the card while a person types: :meth:`is_open` and
+    :meth:`verify` are each called inside a transaction, and :meth:`ask` between them, outside. The counter is read in
+    both.
+
+    A card that says that it has the PIN verified counts as open only if it took the PIN from this guard before; to
+    anybody else that proves nothing, for another program may have verified it.
     """
 
-    __slots__ = ("_accepted", "_refused", "_source")
+    __slots__ = ("_accepted", "_attended", "_kept", "_ledger", "_serial", "_source")
 
-    def __init__(self, source: PinSource | None) -> None:
+    def __init__(
+        self,
+        source: PinSource | None,
+        *,
+        serial: str,
+        ledger: PinLedger,
+        kept: int = KEPT_TRIES,
+        attended: bool = False,
+    ) -> None:
         self._source = source
-        self._refused: set[PinSlot] = set()
+        self._serial = serial
+        self._ledger = ledger
+        self._kept = kept
+        self._attended = attended
         self._accepted: set[PinSlot] = set()
 
     def is_open(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> bool:
         """Whether the PIN is still verified, as the card says itself; if not, a VERIFY may be sent. Sends none.
 
-        Errors, if it may not be sent: :class:`~demail_hw.errors.PinRefused`, :class:`~demail_hw.errors.PinRequired`,
-        :class:`~demail_hw.errors.PinBlocked`, :class:`~demail_hw.errors.PinNotInitialized`.
+        Errors, if it may not be sent: :class:`~demail_hw.errors.PinRefused`,
+        :class:`~demail_hw.errors.PinRequired`, :class:`~demail_hw.errors.PinBlocked`,
+        :class:`~demail_hw.errors.PinNotInitialized`.
         """
-        if pin in self._refused:
-            raise PinRefused(
-                f"The PIN {pin.name.value} was sent once and not accepted; it is not sent again.",
-                remedy="Correct the PIN at its source, then open the provider anew.",
-            )
         self._need_source(pin)
-        return _is_open(pin, card.pin_status(pin, deadline=deadline), proven=pin in self._accepted)
+        status = self._admit(card, pin, self._ledger.records(self._serial), deadline=deadline)
+        return self._counts_as_open(pin, status)
 
     def ask(self, pin: PinSlot) -> Pin:
         """The PIN from its source, for the caller to wipe.
@@ -61,54 +88,183 @@ class PinGuard:
         """
         secret = self._need_source(pin).read()
         try:
-            _check_form(secret)
+            check_form(secret, pin)
         except PinRefused:
             secret.wipe()
             raise
         return secret
+
+    def verify(self, card: TcosCard, pin: PinSlot, secret: Pin, *, deadline: Deadline) -> None:
+        """Open the card with the PIN, unless it is open by now: one VERIFY at the most.
+
+        Errors: those of :meth:`is_open`, nothing was sent; :class:`~demail_hw.errors.PinIncorrect`: the card said no;
+        any other on the way: the outcome says whether the card may have seen it. It is not sent again.
+        """
+        if card.is_verified(pin):
+            return
+        with self._ledger.page(self._serial, deadline=deadline) as page:
+            status = self._admit(card, pin, page.records, deadline=deadline)
+            if self._counts_as_open(pin, status):
+                return
+            permit = PinPermit(_GUARD_KEY, PinOperation.VERIFY, pin.reference, (secret,))
+            with _written_ahead(page, permit, {pin: status}, asked=pin):
+                card.verify(pin, permit, deadline=deadline)
+        self._accepted.add(pin)
+
+    def change(self, card: TcosCard, pin: PinSlot, old: Pin, new: Pin, *, deadline: Deadline) -> None:
+        """A new PIN in place of the old one: one CHANGE REFERENCE DATA. Inside a transaction.
+
+        Errors: as for :meth:`verify`. Where the outcome is unknown, the ledger stops everything unattended, and its
+        remedy is the way back.
+        """
+        check_form(new, pin)
+        with self._ledger.page(self._serial, deadline=deadline) as page:
+            status = self._admit(card, pin, page.records, deadline=deadline)
+            permit = PinPermit(_GUARD_KEY, PinOperation.CHANGE, pin.reference, (old, new))
+            with _written_ahead(page, permit, {pin: status}, asked=pin):
+                card.change(pin, permit, deadline=deadline)
+
+    def unblock(self, card: TcosCard, pin: PinSlot, puk: Pin, new: Pin, *, deadline: Deadline) -> None:
+        """A new PIN, and all its tries, by the PIN that unblocks it: one RESET RETRY COUNTER. Inside a transaction.
+
+        Errors: as for :meth:`change`, where it is the PUK that the card can refuse.
+        """
+        check_form(new, pin)
+        keeper = puk_of(card, pin)
+        with self._ledger.page(self._serial, deadline=deadline) as page:
+            status = self._admit(card, keeper, page.records, deadline=deadline)
+            permit = PinPermit(_GUARD_KEY, PinOperation.UNBLOCK, pin.reference, (puk, new))
+            with _written_ahead(page, permit, {pin: PinStatus(PinState.BLOCKED, 0), keeper: status}, asked=keeper):
+                card.unblock(pin, keeper, permit, deadline=deadline)
+
+    def initialize(self, card: TcosCard, pin: PinSlot, new: Pin, *, deadline: Deadline) -> None:
+        """The first PIN, in place of the NullPIN: one CHANGE REFERENCE DATA. Inside a transaction.
+
+        Errors: :class:`~demail_hw.errors.PinRefused` if it has been set before, nothing was sent; as for
+        :meth:`change`.
+        """
+        check_form(new, pin)
+        with self._ledger.page(self._serial, deadline=deadline) as page, Pin(card.profile.null_pin) as null_pin:
+            status = card.pin_status(pin, deadline=deadline)
+            if status.state is not PinState.NULL_PIN:
+                raise PinRefused(
+                    f"The PIN {pin.name.value} is not the NullPIN; nothing was sent.",
+                    remedy="Change it with the PIN that it has now: demail-hw pin change.",
+                )
+            permit = PinPermit(_GUARD_KEY, PinOperation.INITIALIZE, pin.reference, (null_pin, new))
+            with _written_ahead(page, permit, {pin: status}, asked=pin):
+                card.change(pin, permit, deadline=deadline)
+
+    def clear(self, pin: PinSlot, *, deadline: Deadline) -> PinRecord | None:
+        """Forget what the ledger knows of the PIN, and give it. A person says by this that the PIN is right now."""
+        with self._ledger.page(self._serial, deadline=deadline) as page:
+            record = page.records.get(pin.name.value)
+            page.write({pin.name.value: None})
+        return record
 
     def _need_source(self, pin: PinSlot) -> PinSource:
         if self._source is None:
             raise PinRequired(f"The key needs the PIN {pin.name.value}, and no PIN source was given.")
         return self._source
 
-    def verify(self, card: TcosCard, pin: PinSlot, secret: Pin, *, deadline: Deadline) -> None:
-        """Open the card with the PIN, unless it is open by now: one VERIFY at the most.
+    def _counts_as_open(self, pin: PinSlot, status: PinStatus) -> bool:
+        return status.state is PinState.VERIFIED and pin in self._accepted
 
-        Errors: those of :meth:`is_open`, nothing was sent; :class:`~demail_hw.errors.PinIncorrect`: the card said no;
-        any other on the way: the outcome says whether the card may have seen it, and it is not sent again.
-        """
-        if card.is_verified(pin) or self.is_open(card, pin, deadline=deadline):
-            return
-        permit = PinPermit(_GUARD_KEY, pin.reference, (secret,))
-        # Marked before it is sent: an attempt that ends without an answer may have cost a try.
-        self._refused.add(pin)
-        try:
-            card.verify(pin, permit, deadline=deadline)
-        except HardwareError:
-            # Only what never became a command is surely no attempt, whatever reader and server say.
-            if not permit.spent:
-                self._refused.discard(pin)
-            raise
-        self._refused.discard(pin)
-        self._accepted.add(pin)
+    def _admit(
+        self, card: TcosCard, pin: PinSlot, records: Mapping[str, PinRecord], *, deadline: Deadline
+    ) -> PinStatus:
+        """How the PIN is; raise if it may not be sent."""
+        record = records.get(pin.name.value)
+        if record is not None and record.state is PinRecordState.REFUSED and not self._attended:
+            raise _refused_before(pin, record)
+        status = card.pin_status(pin, deadline=deadline)
+        _check_status(pin, status, kept=self._kept)
+        if record is not None and record.state is PinRecordState.PENDING and not self._attended:
+            _check_nothing_was_lost(pin, record, status)
+        return status
 
 
-def _is_open(pin: PinSlot, status: PinStatus, *, proven: bool) -> bool:
-    """Raise unless it is open, or the counter says that more than one try is left.
+@contextlib.contextmanager
+def _written_ahead(
+    page: PinPage, permit: PinPermit, pins: Mapping[PinSlot, PinStatus], *, asked: PinSlot
+) -> Iterator[None]:
+    """Note that a command with these PINs is on its way before it is, and then how it ended.
 
-    ``proven``: the card took the PIN from here before.
+    ``asked``: the PIN that the card compares. Where nobody can say how it ended, the first note stays.
+    """
+    before = {pin.name.value: page.records.get(pin.name.value) for pin in pins}
+    page.write(_notes(PinRecordState.PENDING, permit, pins))
+    try:
+        yield
+    except CardError as error:
+        if permit.spent and _is_a_no(error, permit):
+            _note(page, {**before, **_notes(PinRecordState.REFUSED, permit, {asked: pins[asked]})})
+        raise
+    finally:
+        # Only what never became a command is surely no attempt, whatever reader and server say.
+        if not permit.spent:
+            _note(page, before)
+    _note(page, _notes(PinRecordState.ACCEPTED, permit, pins))
+
+
+def _is_a_no(error: CardError, permit: PinPermit) -> bool:
+    """Did the card refuse the PIN, or anything that it was sent with? VERIFY changes nothing but the counter."""
+    return error.outcome is Outcome.REFUSED or permit.operation is PinOperation.VERIFY
+
+
+def _notes(
+    state: PinRecordState, permit: PinPermit, pins: Mapping[PinSlot, PinStatus]
+) -> Mapping[str, PinRecord | None]:
+    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    return {
+        pin.name.value: PinRecord(state, permit.operation, now, status.retries_left) for pin, status in pins.items()
+    }
+
+
+def _note(page: PinPage, records: Mapping[str, PinRecord | None]) -> None:
+    """What happened has happened: if it cannot be noted, the note before stays, which lets less pass."""
+    try:
+        page.write(records)
+    except PinRefused as error:
+        _LOG.warning("How a PIN command ended could not be noted: %s", error.message)
+
+
+def _moment(record: PinRecord) -> str:
+    return record.at.isoformat(" ", "seconds")
+
+
+def _refused_before(pin: PinSlot, record: PinRecord) -> PinRefused:
+    return PinRefused(
+        f"The card refused the PIN {pin.name.value} at {_moment(record)}; it is not sent again until a person says "
+        "so.",
+        remedy="Correct the PIN at its source, then demail-hw pin clear, or demail-hw pin verify.",
+    )
+
+
+def _check_nothing_was_lost(pin: PinSlot, record: PinRecord, status: PinStatus) -> None:
+    """After an attempt whose end nobody noted: does the counter prove that the card refused nothing?"""
+    left, before = status.retries_left, record.retries_left
+    if record.operation is PinOperation.VERIFY and left is not None and before is not None and left >= before:
+        return
+    raise PinRefused(
+        f"How the attempt to {record.operation.value} the PIN {pin.name.value} at {_moment(record)} ended is not "
+        "known; nothing is sent until a person says so.",
+        remedy=_WAYS_BACK[record.operation],
+    )
+
+
+def _check_status(pin: PinSlot, status: PinStatus, *, kept: int) -> None:
+    """Raise unless a try can be spent.
+
+    A card that hides its counter, or has none, gets one: what the ledger notes of it decides about the next.
     """
     name = pin.name.value
     match status.state:
-        case PinState.VERIFIED if proven:
-            return True
-        case PinState.READY if (status.retries_left or 0) > _LAST_TRY:
-            return False
-        case PinState.READY:
+        case PinState.READY if (status.retries_left or 0) <= kept:
             raise PinRefused(
-                f"The PIN {name} has its last try left, which is never spent unattended; nothing was sent.",
-                remedy="Verify it in a program that asks you for it, such as pkcs15-tool of OpenSC.",
+                f"The PIN {name} has {_tries(status.retries_left)} left, and {kept} are kept for people; nothing was "
+                "sent.",
+                remedy="Verify it yourself, where you see what you type: demail-hw pin verify --keep.",
             )
         case PinState.BLOCKED:
             raise PinBlocked(f"The PIN {name} is blocked.")
@@ -116,27 +272,32 @@ def _is_open(pin: PinSlot, status: PinStatus, *, proven: bool) -> bool:
             raise PinNotInitialized(f"The PIN {name} still is the card's NullPIN.")
         case PinState.ABSENT:
             raise PinRefused(f"The card has no PIN {name}.", remedy="Name another PIN (which= or --which).")
-        case PinState.VERIFIED:
-            raise PinRefused(
-                f"The PIN {name} was verified by another program, which hides its counter; nothing was sent.",
-                remedy="End that program, or let it give the card back, and try again.",
-            )
-        case PinState.UNREADABLE:
-            raise PinRefused(
-                f"The card does not tell how many tries the PIN {name} has left; nothing was sent.",
-                remedy="Open the provider anew; if it stays so, see what the card answers (demail-hw -v card info).",
-            )
+        case PinState.READY | PinState.VERIFIED | PinState.UNREADABLE:
+            return
 
 
-def _check_form(secret: Pin) -> None:
-    if len(secret) not in PIN_LENGTHS:
+def _tries(count: int | None) -> str:
+    return "1 try" if count == 1 else f"{count} tries"
+
+
+def puk_of(card: TcosCard, pin: PinSlot) -> PinSlot:
+    """The PIN that unblocks this one. :class:`~demail_hw.errors.PinRefused` if none does."""
+    if pin.unblocked_by is None:
+        raise PinRefused(f"No PIN of this card unblocks the PIN {pin.name.value}.", remedy="Ask the card's issuer.")
+    return card.profile.pin(pin.unblocked_by)
+
+
+def check_form(secret: Pin, pin: PinSlot) -> None:
+    """Raise :class:`~demail_hw.errors.PinRefused` if this cannot be the PIN; its text does not show it."""
+    lengths = pin.lengths
+    if len(secret) not in lengths:
         raise PinRefused(
-            f"The PIN source gave a PIN that is not {PIN_LENGTHS.start} to {PIN_LENGTHS.stop - 1} characters long; "
-            "nothing was sent.",
+            f"The PIN {pin.name.value} is {lengths.start} to {lengths.stop - 1} characters long, and what was given "
+            "is not; nothing was sent.",
             remedy="Check the source for stray spaces and lines.",
         )
     if any(not 0x20 < octet < 0x7F for octet in secret.buffer):
         raise PinRefused(
-            "The PIN source gave a PIN with characters outside printable ASCII; nothing was sent.",
+            f"What was given as the PIN {pin.name.value} has characters outside printable ASCII; nothing was sent.",
             remedy="Check the source for a byte order mark, umlauts or line ends.",
         )

@@ -12,11 +12,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from demail_hw.address import Address
 from demail_hw.errors import CertificateError, HardwareError, KeyNotFound, KeyProviderError
 from demail_hw.identity import Identity, KeyRole, PrivateKey
-from demail_hw.interfaces import Buffer, Deadline, KeyProvider, Timeouts
+from demail_hw.interfaces import Buffer, Deadline, KeyProvider, PinLedger, Timeouts
+from demail_hw.iso7816.trace import Tracer
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.certificates import build_chain, read_issuers, read_key_certificate
 from demail_hw.keys.pin_guard import PinGuard
 from demail_hw.keys.private_keys import card_private_key
+from demail_hw.pin_ledger import ledger_for
 from demail_hw.pin_sources import CallablePinSource, parse_pin_source
 from demail_hw.secrets import PinSource
 from demail_hw.tcos.layout import KeyOperation, KeySlot, PinName, PinSlot, Profile
@@ -33,20 +35,26 @@ def open_provider(
     *,
     which: PinName | str = PinName.GLOBAL,
     timeouts: Timeouts | None = None,
+    ledger: PinLedger | None = None,
+    tracer: Tracer | None = None,
 ) -> KeyProvider:
     """Open the keys of the card that an address means.
 
     ``pin``: where the PIN comes from, asked when the first key is used: a source such as
     ``"credential:demail-pin"``, a :class:`~demail_hw.secrets.PinSource`, or a function that returns the PIN's bytes.
-    ``which``: the PIN to use; it decides which keys there are, the NetKey keys or the SigG key.
+    ``which``: the PIN to use; it decides which keys there are, the NetKey keys or the SigG key. ``ledger``: where it
+    is written down what became of a PIN; by default in :func:`~demail_hw.pin_ledger.state_directory`, and in memory
+    for a simulated card of this process. ``tracer``: what sees every exchange with the card, masked.
 
     Errors: ``ValueError`` for a malformed address; any :class:`~demail_hw.errors.HardwareError` on the way.
     """
     source, pin_name = _pin_source(pin), PinName(which)
-    session = CardSession.open(uri, timeouts=timeouts)
+    address = Address.parse(uri) if isinstance(uri, str) else uri
+    book = ledger or ledger_for(address)
+    session = CardSession.open(address, timeouts=timeouts, tracer=tracer)
     with contextlib.ExitStack() as guard:
         guard.callback(session.close)
-        provider = TcosKeyProvider(session, source, which=pin_name)
+        provider = TcosKeyProvider(session, source, ledger=book, which=pin_name)
         guard.pop_all()
     return provider
 
@@ -114,13 +122,15 @@ class _CardKey:
 class TcosKeyProvider:
     """The keys of an open TCOS card (a :class:`~demail_hw.interfaces.KeyProvider`)."""
 
-    def __init__(self, session: CardSession, source: PinSource | None, *, which: PinName = PinName.GLOBAL) -> None:
+    def __init__(
+        self, session: CardSession, source: PinSource | None, *, ledger: PinLedger, which: PinName = PinName.GLOBAL
+    ) -> None:
         self._session = session
         card = session.card
         pin = _pin_of(card.profile, which)
         self._which = which
         self._keys = card.profile.keys_opened_by(pin)
-        guard = PinGuard(source)
+        guard = PinGuard(source, serial=session.serial, ledger=ledger)
         with session.transaction() as deadline:
             issuers = read_issuers(card, deadline=deadline)
         self._found: dict[KeyRole, Identity | KeyProviderError] = {}

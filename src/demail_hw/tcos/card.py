@@ -193,6 +193,26 @@ class TcosCard:
         check_pin_answer(self._send(command, deadline), command, pin.name.value)
         self._verified |= {pin}
 
+    def change(self, pin: PinSlot, permit: PinPermit, *, deadline: Deadline) -> None:
+        """CHANGE REFERENCE DATA with a permit of the PIN guard, once: the old PIN or the NullPIN, and the new one.
+
+        Errors: as for :meth:`verify`, of the old one.
+        """
+        self._select_for(pin, deadline)
+        command = commands.change_reference_data(permit)
+        self._verified -= {pin}
+        check_pin_answer(self._send(command, deadline), command, pin.name.value)
+
+    def unblock(self, pin: PinSlot, puk: PinSlot, permit: PinPermit, *, deadline: Deadline) -> None:
+        """RESET RETRY COUNTER with a permit of the PIN guard, once: the PUK and the new PIN.
+
+        Errors: as for :meth:`verify`, of the PUK.
+        """
+        self._select_for(pin, deadline)
+        command = commands.reset_retry_counter(permit)
+        self._verified -= {pin, puk}
+        check_pin_answer(self._send(command, deadline), command, puk.name.value)
+
     def is_verified(self, pin: PinSlot) -> bool:
         """Whether this object verified the PIN since the card last lost its state."""
         self._catch_up()

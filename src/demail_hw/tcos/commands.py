@@ -1,17 +1,19 @@
 """The commands of a TCOS card as values. Sending is somebody else's."""
 
-from demail_hw.interfaces import Buffer
+from demail_hw.interfaces import Buffer, PinOperation
 from demail_hw.iso7816.apdu import MAX_SHORT_NE, CommandApdu
 from demail_hw.secrets import PinPermit
 from demail_hw.tcos.layout import Application, SecurityEnvironment
 
 __all__ = [
+    "change_reference_data",
     "compute_digital_signature",
     "decipher",
     "manage_security_environment",
     "pin_status",
     "read_binary",
     "read_record",
+    "reset_retry_counter",
     "select_application",
     "select_elementary_file",
     "select_master_file",
@@ -57,7 +59,20 @@ def pin_status(reference: int) -> CommandApdu:
 
 def verify(permit: PinPermit) -> CommandApdu:
     """VERIFY (ISO 7816-4, 11.5.6); the permit is spent."""
-    return CommandApdu(0x00, 0x20, 0x00, permit.reference, permit.spend(), name="VERIFY")
+    return CommandApdu(0x00, 0x20, 0x00, permit.reference, permit.spend(PinOperation.VERIFY), name="VERIFY")
+
+
+def change_reference_data(permit: PinPermit) -> CommandApdu:
+    """CHANGE REFERENCE DATA (ISO 7816-4, 11.5.7) of the old PIN or the NullPIN, and the new one; the permit is
+    spent."""
+    data = permit.spend(PinOperation.CHANGE, PinOperation.INITIALIZE)
+    return CommandApdu(0x00, 0x24, 0x00, permit.reference, data, name="CHANGE REFERENCE DATA")
+
+
+def reset_retry_counter(permit: PinPermit) -> CommandApdu:
+    """RESET RETRY COUNTER (ISO 7816-4, 11.5.10) of the PUK and the new PIN; the permit is spent."""
+    data = permit.spend(PinOperation.UNBLOCK)
+    return CommandApdu(0x00, 0x2C, 0x00, permit.reference, data, name="RESET RETRY COUNTER")
 
 
 def manage_security_environment(environment: SecurityEnvironment, key_reference: int) -> CommandApdu:

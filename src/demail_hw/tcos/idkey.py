@@ -40,6 +40,9 @@ IDKEY: Final = Profile(
         _key(0x85, KeyRole.AUTHENTICATION, "authentication", _DF07, 0x4332),
         _key(0x81, KeyRole.ENCRYPTION, "encryption", _DF08, 0x4331),
     ),
-    pins=(PinSlot(PinName.GLOBAL, 0x00, None, frozenset({_DF07, _DF08})),),
+    pins=(
+        PinSlot(PinName.GLOBAL, 0x00, None, frozenset({_DF07, _DF08}), PinName.PUK, range(6, 25)),
+        PinSlot(PinName.PUK, 0x01, None, frozenset(), PinName.GLOBAL, range(8, 25)),
+    ),
     chain_files=(),
 )

@@ -98,6 +98,7 @@ class PinName(enum.Enum):
     """The PINs of a card, as the command line calls them."""
 
     GLOBAL = "global"
+    PUK = "puk"
     NKS_1 = "nks-1"
     NKS_2 = "nks-2"
     SIGG_1 = "sigg-1"
@@ -108,13 +109,16 @@ class PinName(enum.Enum):
 class PinSlot:
     """A PIN. ``reference``: P2 of VERIFY; it counts in ``application``, or everywhere if that is None.
 
-    ``opens``: the applications whose keys it opens.
+    ``opens``: the applications whose keys it opens. ``unblocked_by``: the PIN that sets it anew when it is blocked.
+    ``lengths``: those that it can have, in characters.
     """
 
     name: PinName
     reference: int
     application: Application | None
     opens: frozenset[Application]
+    unblocked_by: PinName | None = None
+    lengths: range = range(6, 17)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -155,7 +159,8 @@ class Profile:
     """A kind of card.
 
     ``atrs``: its ATRs in hexadecimal, where ``?`` is any digit. ``main``: the application that only this kind has
-    among those with the same ATR. ``chain_files``: where the certificates of its issuers may be.
+    among those with the same ATR. ``chain_files``: where the certificates of its issuers may be. ``null_pin``: what
+    stands for a PIN that was never set.
     """
 
     name: str
@@ -164,6 +169,7 @@ class Profile:
     keys: tuple[KeySlot, ...]
     pins: tuple[PinSlot, ...]
     chain_files: tuple[tuple[Application, int], ...]
+    null_pin: bytes = bytes(6)
 
     def has_atr(self, atr: bytes) -> bool:
         """Whether a card with this ATR can be of this kind."""

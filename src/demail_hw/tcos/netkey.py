@@ -59,6 +59,8 @@ TCOS3_RAW_RSA: Final = KeyAccess(
 
 _NKS_ONLY: Final = frozenset({NKS})
 _SIGG_ONLY: Final = frozenset({SIGG})
+_NOTHING: Final[frozenset[Application]] = frozenset()
+_PUK_LENGTHS: Final = range(8, 17)
 
 _CHAIN_FILES: Final = ((NKS, 0xC008), (SIGG, 0xC008), (SIGG, 0xC00E))
 
@@ -119,11 +121,12 @@ NETKEY3: Final = Profile(
     main=NKS,
     keys=_System(_TCOS3_PADS, TCOS3_RAW_RSA, RecordForm.PLAIN, 0xC500, 0x84).keys(),
     pins=(
-        PinSlot(PinName.GLOBAL, 0x00, None, _NKS_ONLY),
-        PinSlot(PinName.NKS_1, 0x81, NKS, _NKS_ONLY),
-        PinSlot(PinName.NKS_2, 0x83, NKS, _NKS_ONLY),
-        PinSlot(PinName.SIGG_1, 0x81, SIGG, _SIGG_ONLY),
-        PinSlot(PinName.SIGG_2, 0x83, SIGG, _SIGG_ONLY),
+        PinSlot(PinName.GLOBAL, 0x00, None, _NKS_ONLY, PinName.PUK),
+        PinSlot(PinName.PUK, 0x01, None, _NOTHING, PinName.GLOBAL, _PUK_LENGTHS),
+        PinSlot(PinName.NKS_1, 0x81, NKS, _NKS_ONLY, PinName.GLOBAL),
+        PinSlot(PinName.NKS_2, 0x83, NKS, _NKS_ONLY, PinName.GLOBAL),
+        PinSlot(PinName.SIGG_1, 0x81, SIGG, _SIGG_ONLY, PinName.SIGG_2),
+        PinSlot(PinName.SIGG_2, 0x83, SIGG, _SIGG_ONLY, PinName.SIGG_1, _PUK_LENGTHS),
     ),
     chain_files=_CHAIN_FILES,
 )
@@ -144,9 +147,11 @@ NETKEY2: Final = Profile(
     main=NKS,
     keys=_System(_TCOS2_PADS, _TCOS2_RAW_RSA, RecordForm.SIMPLE_TLV, 0xC100, 0x80, " (RSA-1024)").keys(),
     pins=(
-        PinSlot(PinName.GLOBAL, 0x00, None, _NKS_ONLY),
-        PinSlot(PinName.NKS_1, 0x81, NKS, _NKS_ONLY),
-        PinSlot(PinName.NKS_2, 0x80, NKS, _NKS_ONLY),  # PIN0, which is the second one's part in TCOS 3
+        PinSlot(PinName.GLOBAL, 0x00, None, _NKS_ONLY, PinName.PUK),
+        PinSlot(PinName.PUK, 0x01, None, _NOTHING, lengths=_PUK_LENGTHS),
+        PinSlot(PinName.NKS_1, 0x81, NKS, _NKS_ONLY, PinName.GLOBAL),
+        # PIN0, which is the second one's part in TCOS 3
+        PinSlot(PinName.NKS_2, 0x80, NKS, _NKS_ONLY, PinName.NKS_1),
         PinSlot(PinName.SIGG_1, 0x81, SIGG, _SIGG_ONLY),
     ),
     chain_files=_CHAIN_FILES,

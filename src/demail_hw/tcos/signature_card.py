@@ -52,10 +52,11 @@ SIGNATURE_CARD_V2: Final = Profile(
         _key(0x82, KeyRole.AUTHENTICATION, (0xC500, 0x4371, 0x4372)),
     ),
     pins=(
-        PinSlot(PinName.GLOBAL, 0x03, NKS, frozenset({NKS})),
-        PinSlot(PinName.NKS_2, 0x04, NKS, frozenset()),
-        PinSlot(PinName.SIGG_1, 0x81, _ESIGN, frozenset()),
-        PinSlot(PinName.SIGG_2, 0x82, _ESIGN, frozenset()),
+        PinSlot(PinName.GLOBAL, 0x03, NKS, frozenset({NKS}), PinName.PUK, range(6, 25)),
+        PinSlot(PinName.PUK, 0x04, NKS, frozenset(), PinName.GLOBAL, range(8, 25)),
+        PinSlot(PinName.SIGG_1, 0x81, _ESIGN, frozenset(), PinName.SIGG_2, range(6, 25)),
+        PinSlot(PinName.SIGG_2, 0x82, _ESIGN, frozenset(), PinName.SIGG_1, range(8, 25)),
     ),
     chain_files=((NKS, 0xC208), (NKS, 0xC20E)),
+    null_pin=b"00000",
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from demail_hw.interfaces import PinOperation
 from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit
 
 
@@ -33,12 +34,15 @@ def test_a_pin_is_wiped_where_it_lies() -> None:
 
 def test_a_permit_is_good_once_and_only_the_guard_issues_it() -> None:
     with pytest.raises(TypeError, match="guard"):
-        PinPermit(object(), 0, (Pin(b"123456"),))
-    permit = PinPermit(_GUARD_KEY, 0x81, (Pin(b"old123"), Pin(b"new123")))
-    assert repr(permit) == "<PinPermit reference=0x81>"
-    assert [bytes(part) for part in permit.spend()] == [b"old123", b"new123"]
+        PinPermit(object(), PinOperation.CHANGE, 0, (Pin(b"123456"),))
+    permit = PinPermit(_GUARD_KEY, PinOperation.CHANGE, 0x81, (Pin(b"old123"), Pin(b"new123")))
+    assert repr(permit) == "<PinPermit to change 0x81>"
+    with pytest.raises(RuntimeError, match="nothing else"):
+        permit.spend(PinOperation.VERIFY)
+    assert not permit.spent
+    assert [bytes(part) for part in permit.spend(PinOperation.CHANGE)] == [b"old123", b"new123"]
     with pytest.raises(RuntimeError, match="one command"):
-        permit.spend()
+        permit.spend(PinOperation.CHANGE)
 
 
 def test_nobody_but_the_guard_names_its_key() -> None:

@@ -15,6 +15,7 @@ from demail_hw import KeyRole, Timeouts
 from demail_hw.errors import HardwareError, Layer
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.provider import TcosKeyProvider
+from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
 from demail_hw_simulators.card.personalities import open_card
 from demail_hw_simulators.interfaces import SimulatedCard
@@ -75,7 +76,7 @@ def talk(card: SimulatedCard) -> bytes:
     connection = reader.connect(deadline=time.monotonic() + 30)
     try:
         session = CardSession(reader, connection, timeouts=Timeouts())
-        provider = TcosKeyProvider(session, CallablePinSource(lambda: b"123456"))
+        provider = TcosKeyProvider(session, CallablePinSource(lambda: b"123456"), ledger=MemoryPinLedger())
         key = provider.identity(KeyRole.SIGNATURE).private_key
         assert isinstance(key, rsa.RSAPrivateKey)
         return key.sign(b"message", padding.PKCS1v15(), hashes.SHA256())

@@ -19,6 +19,7 @@ from demail_hw.identity import PrivateKey
 from demail_hw.iso7816.apdu import CommandApdu
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.provider import TcosKeyProvider
+from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
 from demail_hw_simulators.ca import telesec_ca
 from demail_hw_simulators.card.raw_rsa import RawRsa
@@ -236,7 +237,7 @@ def open_card(name: str) -> SmallCard:
 def provider_of(card: SmallCard, pin: bytes = PIN, which: PinName = PinName.GLOBAL) -> TcosKeyProvider:
     reader = SimulatedReader(card)
     session = CardSession(reader, reader.connect(deadline=time.monotonic() + 30), timeouts=Timeouts())
-    return TcosKeyProvider(session, CallablePinSource(lambda: pin), which=which)
+    return TcosKeyProvider(session, CallablePinSource(lambda: pin), ledger=MemoryPinLedger(), which=which)
 
 
 def sign(provider: TcosKeyProvider, role: KeyRole) -> None:

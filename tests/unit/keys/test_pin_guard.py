@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from demail_hw.errors import (
     CardRemoved,
     DeadlineExceeded,
+    HardwareError,
     Outcome,
     PinBlocked,
     PinIncorrect,
@@ -16,8 +18,9 @@ from demail_hw.errors import (
     PinRequired,
     ReaderBusy,
 )
-from demail_hw.interfaces import Buffers
+from demail_hw.interfaces import Buffer, Buffers, PinLedger, PinOperation, PinRecord, PinRecordState
 from demail_hw.keys.pin_guard import PinGuard
+from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
 from demail_hw.tcos.card import PinState, TcosCard
 from demail_hw.tcos.layout import PinName, PinSlot
@@ -36,7 +39,7 @@ class Bench:
     def __init__(self, card: SimulatedCard | None = None) -> None:
         self.verifies = 0
         self.answer: Callable[[bytes], bytes] | None = None
-        self._card = card or open_card("netkey3")
+        self.simulated = card or open_card("netkey3")
         self.connection: SimulatedConnection = SimulatedReader(self).connect(deadline=self.deadline)
         self.card = TcosCard(self.connection, NETKEY3)
 
@@ -45,20 +48,26 @@ class Bench:
         return time.monotonic() + 30
 
     def power_on(self) -> bytes:
-        return self._card.power_on()
+        return self.simulated.power_on()
 
     def power_off(self) -> None:
-        self._card.power_off()
+        self.simulated.power_off()
 
     def transmit(self, command: bytes) -> bytes:
         if command[1] == 0x20 and len(command) > 5:
             self.verifies += 1
             if self.answer:
                 return self.answer(command)
-        return self._card.transmit(command)
+        return self.simulated.transmit(command)
 
     def verify(self, guard: PinGuard, pin: PinName = PinName.GLOBAL) -> None:
         attempt(guard, self.card, self.connection, NETKEY3.pin(pin))
+
+    def restore_tries(self) -> None:
+        """As after a VERIFY with the right PIN by somebody else."""
+        with self.connection.transaction(deadline=self.deadline):
+            self.simulated.transmit(bytes.fromhex("0020000006") + RIGHT)
+            self.connection.reset(deadline=self.deadline)
 
     def left(self) -> int | None:
         with self.connection.transaction(deadline=self.deadline):
@@ -80,8 +89,13 @@ def bench() -> Bench:
     return Bench()
 
 
-def guard(pin: bytes) -> PinGuard:
-    return PinGuard(CallablePinSource(lambda: pin))
+CARD = "89490173510080407136"
+
+
+def guard(pin: bytes | Callable[[], Buffer] | None, ledger: PinLedger | None = None, **options: Any) -> PinGuard:
+    given = (lambda: pin) if isinstance(pin, bytes) else pin
+    source = None if given is None else CallablePinSource(given)
+    return PinGuard(source, serial=CARD, ledger=ledger or MemoryPinLedger(), **options)
 
 
 @pytest.mark.parametrize(
@@ -112,16 +126,60 @@ def test_a_refused_pin_is_never_sent_again(bench: Bench) -> None:
     assert bench.left() == 2
 
 
-def test_the_last_try_is_never_spent(bench: Bench) -> None:
-    for left in (2, 1):
-        with pytest.raises(PinIncorrect):
-            bench.verify(guard(WRONG))
-        assert bench.left() == left
-    with pytest.raises(PinRefused, match="last try") as caught:
-        bench.verify(guard(RIGHT))
-    assert caught.value.outcome is Outcome.NOT_SENT
+def test_a_refusal_counts_for_every_guard_of_the_ledger(bench: Bench) -> None:
+    ledger = MemoryPinLedger()
+    with pytest.raises(PinIncorrect):
+        bench.verify(guard(WRONG, ledger))
+    bench.restore_tries()
+    with pytest.raises(PinRefused, match="not sent again"):
+        bench.verify(guard(RIGHT, ledger))
+    assert bench.verifies == 1
+
+
+def test_a_refusal_is_of_one_pin_of_one_card(bench: Bench) -> None:
+    ledger = MemoryPinLedger()
+    with pytest.raises(PinIncorrect):
+        bench.verify(guard(WRONG, ledger))
+    bench.verify(guard(b"111111", ledger), PinName.NKS_1)
+    bench.restore_tries()
+    bench.verify(PinGuard(CallablePinSource(lambda: RIGHT), serial="0815", ledger=ledger))
+    assert bench.verifies == 3
+
+
+def test_a_person_clears_a_refusal(bench: Bench) -> None:
+    ledger = MemoryPinLedger()
+    with pytest.raises(PinIncorrect):
+        bench.verify(guard(WRONG, ledger))
+    bench.restore_tries()
+    keeper = guard(RIGHT, ledger)
+    cleared = keeper.clear(GLOBAL, deadline=bench.deadline)
+    assert cleared is not None
+    assert cleared.state is PinRecordState.REFUSED
+    bench.verify(keeper)
     assert bench.verifies == 2
-    assert bench.left() == 1
+
+
+def test_who_types_the_pin_may_go_on_after_a_refusal_and_that_clears_it(bench: Bench) -> None:
+    ledger = MemoryPinLedger()
+    with pytest.raises(PinIncorrect):
+        bench.verify(guard(WRONG, ledger))
+    bench.verify(guard(RIGHT, ledger, attended=True, kept=1))
+    assert ledger.records(CARD)["global"].state is PinRecordState.ACCEPTED
+    bench.connection.reset(deadline=bench.deadline)
+    bench.verify(guard(RIGHT, ledger))
+    assert bench.verifies == 3
+
+
+@pytest.mark.parametrize(("kept", "left"), [(2, 2), (1, 1), (0, 0)])
+def test_the_last_tries_are_kept(bench: Bench, kept: int, left: int) -> None:
+    for _ in range(3 - kept):
+        with pytest.raises((PinIncorrect, PinBlocked)):
+            bench.verify(guard(WRONG, kept=kept))
+    with pytest.raises((PinRefused, PinBlocked)) as caught:
+        bench.verify(guard(RIGHT, kept=kept))
+    assert caught.value.outcome is Outcome.NOT_SENT or kept == 0
+    assert bench.verifies == 3 - kept
+    assert bench.left() == left
 
 
 def test_a_blocked_pin_is_not_tried() -> None:
@@ -142,25 +200,62 @@ def test_a_null_pin_is_not_tried() -> None:
     assert bench.verifies == 0
 
 
-@pytest.mark.parametrize("status", ["6d00", "6a88", "6700", "6f00"])
-def test_an_unreadable_or_missing_counter_sends_nothing(status: str) -> None:
-    class Silent(Bench):
-        def transmit(self, command: bytes) -> bytes:
-            if command[1] == 0x20 and len(command) == 4:
-                return bytes.fromhex(status)
-            return super().transmit(command)
+class Silent(Bench):
+    """Its card does not tell the counter."""
 
+    status = "6d00"
+
+    def transmit(self, command: bytes) -> bytes:
+        if command[1] == 0x20 and len(command) == 4:
+            return bytes.fromhex(self.status)
+        return super().transmit(command)
+
+
+@pytest.mark.parametrize("status", ["6d00", "6700", "6f00", "9000"])
+def test_a_hidden_counter_gets_one_attempt_a_record(status: str) -> None:
     bench = Silent()
-    with pytest.raises(PinRefused) as caught:
-        bench.verify(guard(RIGHT))
+    bench.status = status
+    ledger = MemoryPinLedger()
+    for _ in range(2):
+        bench.connection.reset(deadline=bench.deadline)
+        bench.verify(guard(RIGHT, ledger))
+    bench.connection.reset(deadline=bench.deadline)
+    with pytest.raises(PinIncorrect):
+        bench.verify(guard(WRONG, ledger))
+    for _ in range(2):
+        with pytest.raises(PinRefused, match="not sent again") as caught:
+            bench.verify(guard(RIGHT, ledger))
     assert caught.value.outcome is Outcome.NOT_SENT
+    assert bench.verifies == 3
+
+
+def test_a_hidden_counter_proves_nothing_of_an_attempt_without_an_end() -> None:
+    bench = Silent()
+    bench.answer = mute
+    ledger = MemoryPinLedger()
+    with pytest.raises(DeadlineExceeded):
+        bench.verify(guard(RIGHT, ledger))
+    with pytest.raises(PinRefused, match="not known"):
+        bench.verify(guard(RIGHT, ledger))
+    assert bench.verifies == 1
+
+
+def test_a_pin_that_the_card_does_not_have_is_not_sent() -> None:
+    bench = Silent()
+    bench.status = "6a88"
+    with pytest.raises(PinRefused, match="no PIN"):
+        bench.verify(guard(RIGHT))
     assert bench.verifies == 0
+
+
+def mute(command: bytes) -> bytes:
+    raise DeadlineExceeded("The card did not answer in time.")
 
 
 def test_no_source() -> None:
     bench = Bench()
     with pytest.raises(PinRequired):
-        bench.verify(PinGuard(None))
+        bench.verify(guard(None))
     assert bench.verifies == 0
 
 
@@ -181,38 +276,60 @@ def test_the_source_is_asked_only_when_a_verify_is_due(bench: Bench) -> None:
         asked.append(1)
         return RIGHT
 
-    keeper = PinGuard(CallablePinSource(source))
+    keeper = guard(source)
     for _ in range(3):
         bench.verify(keeper)
     assert len(asked) == 1
 
 
-def test_an_attempt_without_an_answer_is_not_repeated(bench: Bench) -> None:
-    def mute(command: bytes) -> bytes:
-        raise DeadlineExceeded("The card did not answer in time.")
+@pytest.mark.parametrize(
+    "failure",
+    [
+        DeadlineExceeded("The card did not answer in time."),
+        ReaderBusy("The slot is busy, says the reader.", outcome=Outcome.NOT_SENT),
+    ],
+    ids=["mute", "busy"],
+)
+def test_an_attempt_without_an_answer_that_cost_a_try_is_not_repeated(bench: Bench, failure: HardwareError) -> None:
+    def count_and_fail(command: bytes) -> bytes:
+        bench.simulated.transmit(command)
+        raise failure
 
+    bench.answer = count_and_fail
+    ledger = MemoryPinLedger()
+    with pytest.raises(type(failure)):
+        bench.verify(guard(WRONG, ledger))
+    bench.answer = None
+    for _ in range(2):
+        with pytest.raises(PinRefused, match="not known") as caught:
+            bench.verify(guard(WRONG, ledger, kept=0))
+    assert "pin status" in caught.value.remedy
+    assert bench.verifies == 1
+
+
+def test_an_attempt_without_an_answer_is_good_again_if_the_counter_proves_it(bench: Bench) -> None:
     bench.answer = mute
-    keeper = guard(RIGHT)
+    ledger = MemoryPinLedger()
     with pytest.raises(DeadlineExceeded):
-        bench.verify(keeper)
+        bench.verify(guard(RIGHT, ledger))
+    assert ledger.records(CARD)["global"].state is PinRecordState.PENDING
     bench.answer = None
-    with pytest.raises(PinRefused):
-        bench.verify(keeper)
-    assert bench.verifies == 1
+    bench.verify(guard(RIGHT, ledger))
+    assert ledger.records(CARD)["global"].state is PinRecordState.ACCEPTED
 
 
-def test_what_a_reader_says_of_an_attempt_does_not_make_it_undone(bench: Bench) -> None:
-    def busy(command: bytes) -> bytes:
-        raise ReaderBusy("The slot is busy, says the reader.", outcome=Outcome.NOT_SENT)
+def test_the_attempt_is_noted_before_the_command_leaves(bench: Bench) -> None:
+    ledger = MemoryPinLedger()
+    seen: list[PinRecord] = []
 
-    bench.answer = busy
-    keeper = guard(RIGHT)
-    with pytest.raises(ReaderBusy):
-        bench.verify(keeper)
-    bench.answer = None
-    with pytest.raises(PinRefused):
-        bench.verify(keeper)
-    assert bench.verifies == 1
+    def look(command: bytes) -> bytes:
+        seen.append(ledger.records(CARD)["global"])
+        return bench.simulated.transmit(command)
+
+    bench.answer = look
+    bench.verify(guard(RIGHT, ledger))
+    (record,) = seen
+    assert (record.state, record.operation, record.retries_left) == (PinRecordState.PENDING, PinOperation.VERIFY, 3)
 
 
 def test_what_never_became_a_command_was_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,14 +358,15 @@ def test_after_a_reset_the_pin_is_given_again(bench: Bench) -> None:
     assert bench.verifies == 2
 
 
-def test_an_open_card_proves_no_pin_and_hides_the_counter(bench: Bench) -> None:
+def test_an_open_card_proves_no_pin(bench: Bench) -> None:
     bench.verify(guard(RIGHT))
     stranger = TcosCard(bench.connection, NETKEY3)
     with bench.connection.transaction(deadline=bench.deadline):
         assert stranger.pin_status(GLOBAL, deadline=bench.deadline).state is PinState.VERIFIED
-    with pytest.raises(PinRefused, match="another program"):
+    with pytest.raises(PinIncorrect):
         attempt(guard(WRONG), stranger, bench.connection, GLOBAL)
-    assert bench.verifies == 1
+    assert bench.verifies == 2
+    assert not stranger.is_verified(GLOBAL)
 
 
 def test_a_card_that_took_the_pin_before_is_open_as_long_as_it_says_so(bench: Bench) -> None:
@@ -256,33 +374,6 @@ def test_a_card_that_took_the_pin_before_is_open_as_long_as_it_says_so(bench: Be
     bench.verify(keeper)
     attempt(keeper, TcosCard(bench.connection, NETKEY3), bench.connection, GLOBAL)
     assert bench.verifies == 1
-
-
-def test_a_card_that_somebody_opens_while_a_person_types_gets_no_pin(bench: Bench) -> None:
-    keeper, stranger = guard(WRONG), TcosCard(bench.connection, NETKEY3)
-    with bench.connection.transaction(deadline=bench.deadline):
-        assert not keeper.is_open(stranger, GLOBAL, deadline=bench.deadline)
-    bench.verify(guard(RIGHT))
-    with (
-        keeper.ask(GLOBAL) as secret,
-        bench.connection.transaction(deadline=bench.deadline),
-        pytest.raises(PinRefused, match="another program"),
-    ):
-        keeper.verify(stranger, GLOBAL, secret, deadline=bench.deadline)
-    assert bench.verifies == 1
-
-
-def test_a_card_that_always_says_verified_gets_no_pin() -> None:
-    class Flatterer(Bench):
-        def transmit(self, command: bytes) -> bytes:
-            if command[1] == 0x20 and len(command) == 4:
-                return bytes.fromhex("9000")
-            return super().transmit(command)
-
-    bench = Flatterer()
-    with pytest.raises(PinRefused):
-        bench.verify(guard(WRONG))
-    assert bench.verifies == 0
 
 
 def test_nobody_holds_the_card_while_a_person_types(bench: Bench) -> None:
@@ -293,13 +384,13 @@ def test_nobody_holds_the_card_while_a_person_types(bench: Bench) -> None:
             held.append(True)
         return RIGHT
 
-    bench.verify(PinGuard(CallablePinSource(source)))
+    bench.verify(guard(source))
     assert held == [True]
 
 
 def test_the_pin_is_wiped_after_use(bench: Bench) -> None:
     store = bytearray(RIGHT)
-    bench.verify(PinGuard(CallablePinSource(lambda: store)))
+    bench.verify(guard(lambda: store))
     assert store == bytes(6)
 
 
@@ -319,7 +410,7 @@ def test_buffers_reach_the_connection_uncopied(bench: Bench) -> None:
             return transmit(command, deadline=deadline)
 
     store = bytearray(RIGHT)
-    attempt(PinGuard(CallablePinSource(lambda: store)), TcosCard(Watching(), NETKEY3), bench.connection, GLOBAL)
+    attempt(guard(lambda: store), TcosCard(Watching(), NETKEY3), bench.connection, GLOBAL)
     (_, pin) = seen[-1]
     assert isinstance(pin, memoryview)
     assert pin.obj is store

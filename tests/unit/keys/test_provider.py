@@ -22,6 +22,7 @@ from demail_hw.errors import (
 )
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.provider import TcosKeyProvider
+from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
 from demail_hw_simulators.ca import telesec_ca
 from demail_hw_simulators.card.personalities import open_card
@@ -63,7 +64,7 @@ def session_of(card: SimulatedCard) -> CardSession:
 
 
 def provider_of(card: SimulatedCard, pin: bytes = b"123456", which: PinName = PinName.GLOBAL) -> TcosKeyProvider:
-    return TcosKeyProvider(session_of(card), CallablePinSource(lambda: pin), which=which)
+    return TcosKeyProvider(session_of(card), CallablePinSource(lambda: pin), ledger=MemoryPinLedger(), which=which)
 
 
 def sign(identity: Identity, scheme: padding.AsymmetricPadding = PKCS1) -> bytes:
@@ -80,7 +81,9 @@ def test_opening_asks_for_no_pin(card: Counted) -> None:
     def never() -> bytes:
         raise AssertionError("the PIN was asked for")
 
-    assert len(TcosKeyProvider(session_of(card), CallablePinSource(never)).identities()) == 3
+    assert (
+        len(TcosKeyProvider(session_of(card), CallablePinSource(never), ledger=MemoryPinLedger()).identities()) == 3
+    )
     assert 0x20 not in card.log
 
 

@@ -13,6 +13,7 @@ from demail_hw.identity import KeyRole
 from demail_hw.interfaces import Buffers, CardLimits, Deadline, ShareMode, Timeouts
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.provider import TcosKeyProvider
+from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
 from demail_hw_simulators.card.card import SimulatedTcosCard
 from demail_hw_simulators.card.personalities import netkey3
@@ -70,7 +71,7 @@ def slot() -> Slot:
 @pytest.fixture
 def provider(slot: Slot) -> TcosKeyProvider:
     session = CardSession(slot, slot, timeouts=Timeouts())
-    return TcosKeyProvider(session, CallablePinSource(lambda: b"123456"))
+    return TcosKeyProvider(session, CallablePinSource(lambda: b"123456"), ledger=MemoryPinLedger())
 
 
 def sign(provider: TcosKeyProvider) -> None:

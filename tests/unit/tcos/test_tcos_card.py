@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from demail_hw.errors import HardwareError, PinIncorrect
+from demail_hw.interfaces import PinOperation
 from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit
 from demail_hw.tcos.card import PinState, TcosCard
 from demail_hw.tcos.layout import PinName, Profile
@@ -55,7 +56,7 @@ def opened(card: SimulatedTcosCard | OneRefusal) -> Iterator[tuple[TcosCard, flo
 
 
 def verify(card: TcosCard, pin: bytes, deadline: float) -> None:
-    card.verify(GLOBAL, PinPermit(_GUARD_KEY, GLOBAL.reference, (Pin(pin),)), deadline=deadline)
+    card.verify(GLOBAL, PinPermit(_GUARD_KEY, PinOperation.VERIFY, GLOBAL.reference, (Pin(pin),)), deadline=deadline)
 
 
 def test_a_pin_of_an_application_that_the_card_does_not_have_is_absent() -> None:
@@ -127,7 +128,9 @@ def test_selecting_the_same_application_anew_leaves_its_local_pins(scripted) -> 
     connection = scripted(lambda command: b"\x90\x00")
     card = TcosCard(connection, NETKEY2)
     local = NETKEY2.pin(PinName.NKS_1)
-    card.verify(local, PinPermit(_GUARD_KEY, local.reference, (Pin(b"123456"),)), deadline=DEADLINE)
+    card.verify(
+        local, PinPermit(_GUARD_KEY, PinOperation.VERIFY, local.reference, (Pin(b"123456"),)), deadline=DEADLINE
+    )
     deciphering(card)
     signing(card)
     assert connection.sent.count(SELECT_NKS) == 2

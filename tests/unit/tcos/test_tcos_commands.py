@@ -2,6 +2,7 @@
 
 import pytest
 
+from demail_hw.interfaces import PinOperation
 from demail_hw.iso7816.apdu import CommandApdu
 from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit
 from demail_hw.tcos import commands
@@ -60,7 +61,7 @@ def test_a_signature_key_of_tcos_2_needs_no_mse() -> None:
 
 def test_verify_spends_its_permit_and_copies_no_pin() -> None:
     pin = Pin(bytearray(b"123456"))
-    permit = PinPermit(_GUARD_KEY, 0x81, (pin,))
+    permit = PinPermit(_GUARD_KEY, PinOperation.VERIFY, 0x81, (pin,))
     command = commands.verify(permit)
     assert encoded(command) == "0020008106313233343536"
     assert "123456" not in repr(command)

@@ -13,6 +13,7 @@ from demail_hw.errors import (
     PinIncorrect,
     PinNotInitialized,
 )
+from demail_hw.interfaces import PinOperation
 from demail_hw.iso7816.apdu import CommandApdu
 from demail_hw.iso7816.channel import Channel
 from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit
@@ -25,7 +26,7 @@ from demail_hw.tcos.recognition import recognise
 
 DEADLINE = 99.0
 ATR = "3BBF96008131FE5D00640411030131C073F701D00090007D"
-GLOBAL = NETKEY3.pin(PinName.GLOBAL)
+GLOBAL, PUK = NETKEY3.pin(PinName.GLOBAL), NETKEY3.pin(PinName.PUK)
 SIGNATURE, DECRYPTION = NETKEY3.keys[0], NETKEY3.keys[1]
 EF_GDO = bytes.fromhex("5a0a89490173510012345678")
 NORMAL = 0x9000
@@ -35,8 +36,8 @@ STATUS_WORDS = (*range(0x6000, 0x7000), *range(0x9000, 0xA000), *GARBAGE)
 MOST_COMMANDS = 8
 
 
-def permit() -> PinPermit:
-    return PinPermit(_GUARD_KEY, GLOBAL.reference, (Pin(b"123456"),))
+def permit(operation: PinOperation = PinOperation.VERIFY, *more: Pin) -> PinPermit:
+    return PinPermit(_GUARD_KEY, operation, GLOBAL.reference, (Pin(b"123456"), *more))
 
 
 class Probe(NamedTuple):
@@ -73,6 +74,16 @@ PROBES = (
         "read_record", "00b2", lambda card: card.read_public_key(NKS, SIGNATURE.public_key_file, deadline=DEADLINE)
     ),
     Probe("verify", "00200000", lambda card: card.verify(GLOBAL, permit(), deadline=DEADLINE)),
+    Probe(
+        "change_reference_data",
+        "00240000",
+        lambda card: card.change(GLOBAL, permit(PinOperation.CHANGE, Pin(b"654321")), deadline=DEADLINE),
+    ),
+    Probe(
+        "reset_retry_counter",
+        "002c0000",
+        lambda card: card.unblock(GLOBAL, PUK, permit(PinOperation.UNBLOCK, Pin(b"654321")), deadline=DEADLINE),
+    ),
     Probe(
         "manage_security_environment", "0022", lambda card: card.prepare(SIGNATURE, deadline=DEADLINE), WITHOUT_DATA
     ),
