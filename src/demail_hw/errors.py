@@ -242,13 +242,13 @@ class PinIncorrect(CardError):
 class PinBlocked(CardError):
     """No tries are left."""
 
-    default_remedy = "Unblock the PIN with its PUK; no PIN is tried until then."
+    default_remedy = "Unblock it with its PUK: demail-hw pin unblock; no PIN is tried until then."
 
 
 class PinNotInitialized(CardError):
     """The card still has its transport PIN (NullPIN)."""
 
-    default_remedy = "Set the first PIN with the card maker's own software."
+    default_remedy = "Set the first PIN: demail-hw pin initialize."
 
 
 class SecurityStatus(CardError):

@@ -8,13 +8,15 @@ from pathlib import Path
 import click
 
 from demail_hw.address import Address
+from demail_hw.card_manager.manager import CardManager, open_manager
 from demail_hw.interfaces import KeyProvider, PinLedger
 from demail_hw.iso7816.trace import Tracer
 from demail_hw.keys.card_session import CardSession
+from demail_hw.keys.pin_guard import KEPT_TRIES
 from demail_hw.keys.provider import open_provider
 from demail_hw.pin_ledger import ledger_for
 
-__all__ = ["Settings", "open_keys", "open_ledger", "open_session"]
+__all__ = ["Settings", "manage", "open_keys", "open_ledger", "open_session"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,6 +41,15 @@ def open_session(address: Address) -> Iterator[CardSession]:
     """The card at the address, to the end of the ``with`` block."""
     with CardSession.open(address, tracer=_settings().tracer) as session:
         yield session
+
+
+@contextlib.contextmanager
+def manage(address: Address, *, kept: int = KEPT_TRIES, attended: bool = False) -> Iterator[CardManager]:
+    """The card at the address and what one does to it by hand, to the end of the ``with`` block."""
+    with open_manager(
+        address, kept=kept, attended=attended, ledger=open_ledger(address), tracer=_settings().tracer
+    ) as manager:
+        yield manager
 
 
 @contextlib.contextmanager

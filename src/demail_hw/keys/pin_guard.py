@@ -8,6 +8,7 @@ from typing import Final
 
 from demail_hw.errors import (
     CardError,
+    HardwareError,
     Outcome,
     PinBlocked,
     PinNotInitialized,
@@ -19,14 +20,14 @@ from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit, PinSource
 from demail_hw.tcos.card import PinState, PinStatus, TcosCard
 from demail_hw.tcos.layout import PinSlot
 
-__all__ = ["KEPT_TRIES", "PinGuard", "check_form", "puk_of"]
+__all__ = ["KEPT_TRIES", "WAYS_BACK", "PinGuard", "check_form", "puk_of"]
 
 _LOG = logging.getLogger(__name__)
 
 KEPT_TRIES: Final = 2
 """How many tries are left to people: no PIN is sent unless the card has more."""
 
-_WAYS_BACK: Final[Mapping[PinOperation, str]] = {
+WAYS_BACK: Final[Mapping[PinOperation, str]] = {
     PinOperation.VERIFY: "See how many tries are left (demail-hw pin status), then verify it yourself (pin verify).",
     PinOperation.CHANGE: "Verify the new PIN yourself (demail-hw pin verify); if the card refuses it, the old one "
     "counts still.",
@@ -35,6 +36,7 @@ _WAYS_BACK: Final[Mapping[PinOperation, str]] = {
     PinOperation.INITIALIZE: "See whether it still is the NullPIN (demail-hw pin status): if so initialize it again; "
     "if not, verify the new one (pin verify).",
 }
+"""What a person does when nobody noted how a command with a PIN ended."""
 
 
 class PinGuard:
@@ -78,8 +80,21 @@ class PinGuard:
         :class:`~demail_hw.errors.PinNotInitialized`.
         """
         self._need_source(pin)
-        status = self._admit(card, pin, self._ledger.records(self._serial), deadline=deadline)
-        return self._counts_as_open(pin, status)
+        return self._counts_as_open(pin, self.check(card, pin, deadline=deadline))
+
+    def check(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> PinStatus:
+        """How the PIN is. Sends none, and raises as :meth:`is_open` does if it may not be sent."""
+        return self._admit(card, pin, self._ledger.records(self._serial), deadline=deadline)
+
+    def check_null_pin(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> PinStatus:
+        """How the PIN is. :class:`~demail_hw.errors.PinRefused` unless it was never set."""
+        status = card.pin_status(pin, deadline=deadline)
+        if status.state is not PinState.NULL_PIN:
+            raise PinRefused(
+                f"The PIN {pin.name.value} is not the NullPIN; nothing was sent.",
+                remedy="Change it with the PIN that it has now: demail-hw pin change.",
+            )
+        return status
 
     def ask(self, pin: PinSlot) -> Pin:
         """The PIN from its source, for the caller to wipe.
@@ -102,6 +117,7 @@ class PinGuard:
         """
         if card.is_verified(pin):
             return
+        check_form(secret, pin)
         with self._ledger.page(self._serial, deadline=deadline) as page:
             status = self._admit(card, pin, page.records, deadline=deadline)
             if self._counts_as_open(pin, status):
@@ -117,6 +133,7 @@ class PinGuard:
         Errors: as for :meth:`verify`. Where the outcome is unknown, the ledger stops everything unattended, and its
         remedy is the way back.
         """
+        check_form(old, pin)
         check_form(new, pin)
         with self._ledger.page(self._serial, deadline=deadline) as page:
             status = self._admit(card, pin, page.records, deadline=deadline)
@@ -129,8 +146,9 @@ class PinGuard:
 
         Errors: as for :meth:`change`, where it is the PUK that the card can refuse.
         """
-        check_form(new, pin)
         keeper = puk_of(card, pin)
+        check_form(puk, keeper)
+        check_form(new, pin)
         with self._ledger.page(self._serial, deadline=deadline) as page:
             status = self._admit(card, keeper, page.records, deadline=deadline)
             permit = PinPermit(_GUARD_KEY, PinOperation.UNBLOCK, pin.reference, (puk, new))
@@ -145,12 +163,7 @@ class PinGuard:
         """
         check_form(new, pin)
         with self._ledger.page(self._serial, deadline=deadline) as page, Pin(card.profile.null_pin) as null_pin:
-            status = card.pin_status(pin, deadline=deadline)
-            if status.state is not PinState.NULL_PIN:
-                raise PinRefused(
-                    f"The PIN {pin.name.value} is not the NullPIN; nothing was sent.",
-                    remedy="Change it with the PIN that it has now: demail-hw pin change.",
-                )
+            status = self.check_null_pin(card, pin, deadline=deadline)
             permit = PinPermit(_GUARD_KEY, PinOperation.INITIALIZE, pin.reference, (null_pin, new))
             with _written_ahead(page, permit, {pin: status}, asked=pin):
                 card.change(pin, permit, deadline=deadline)
@@ -196,9 +209,11 @@ def _written_ahead(
     page.write(_notes(PinRecordState.PENDING, permit, pins))
     try:
         yield
-    except CardError as error:
+    except HardwareError as error:
         if permit.spent and _is_a_no(error, permit):
             _note(page, {**before, **_notes(PinRecordState.REFUSED, permit, {asked: pins[asked]})})
+        elif permit.spent and permit.operation is not PinOperation.VERIFY:
+            error.remedy = WAYS_BACK[permit.operation]
         raise
     finally:
         # Only what never became a command is surely no attempt, whatever reader and server say.
@@ -207,9 +222,11 @@ def _written_ahead(
     _note(page, _notes(PinRecordState.ACCEPTED, permit, pins))
 
 
-def _is_a_no(error: CardError, permit: PinPermit) -> bool:
+def _is_a_no(error: HardwareError, permit: PinPermit) -> bool:
     """Did the card refuse the PIN, or anything that it was sent with? VERIFY changes nothing but the counter."""
-    return error.outcome is Outcome.REFUSED or permit.operation is PinOperation.VERIFY
+    return isinstance(error, CardError) and (
+        error.outcome is Outcome.REFUSED or permit.operation is PinOperation.VERIFY
+    )
 
 
 def _notes(
@@ -249,7 +266,7 @@ def _check_nothing_was_lost(pin: PinSlot, record: PinRecord, status: PinStatus) 
     raise PinRefused(
         f"How the attempt to {record.operation.value} the PIN {pin.name.value} at {_moment(record)} ended is not "
         "known; nothing is sent until a person says so.",
-        remedy=_WAYS_BACK[record.operation],
+        remedy=WAYS_BACK[record.operation],
     )
 
 

@@ -1,0 +1,45 @@
+"""An open card with everything that one does to it by hand."""
+
+import contextlib
+from collections.abc import Iterator
+
+from demail_hw.address import Address
+from demail_hw.card_manager.pins import PinManager
+from demail_hw.interfaces import PinLedger, Timeouts
+from demail_hw.iso7816.trace import Tracer
+from demail_hw.keys.card_session import CardSession
+from demail_hw.keys.pin_guard import KEPT_TRIES
+from demail_hw.pin_ledger import ledger_for
+
+__all__ = ["CardManager", "open_manager"]
+
+
+class CardManager:
+    """``session``: the open card. ``pins``: see :class:`~demail_hw.card_manager.pins.PinManager`."""
+
+    def __init__(self, session: CardSession, ledger: PinLedger, *, kept: int, attended: bool) -> None:
+        self.session = session
+        self.pins = PinManager(session, ledger, kept=kept, attended=attended)
+
+
+@contextlib.contextmanager
+def open_manager(
+    uri: Address | str,
+    *,
+    kept: int = KEPT_TRIES,
+    attended: bool = False,
+    timeouts: Timeouts | None = None,
+    ledger: PinLedger | None = None,
+    tracer: Tracer | None = None,
+) -> Iterator[CardManager]:
+    """Open the card that an address means, to the end of the ``with`` block.
+
+    ``kept``: tries of a PIN that are never spent. ``attended``: a person types the PINs. ``ledger``, ``tracer``:
+    as for :func:`demail_hw.open_provider`.
+
+    Errors: ``ValueError`` for a malformed address; any :class:`~demail_hw.errors.HardwareError` on the way.
+    """
+    address = Address.parse(uri) if isinstance(uri, str) else uri
+    book = ledger or ledger_for(address)
+    with CardSession.open(address, timeouts=timeouts, tracer=tracer) as session:
+        yield CardManager(session, book, kept=kept, attended=attended)

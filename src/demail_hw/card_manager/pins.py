@@ -1,0 +1,95 @@
+"""The PINs of a card: their states, and every way to change one. Each sends one command, through the PIN guard."""
+
+from collections.abc import Sequence
+
+from demail_hw.card_manager.pin_states import PinReport, describe
+from demail_hw.errors import KeyNotFound
+from demail_hw.interfaces import PinLedger, PinRecord
+from demail_hw.keys.card_session import CardSession
+from demail_hw.keys.pin_guard import KEPT_TRIES, PinGuard, puk_of
+from demail_hw.secrets import PinSource
+from demail_hw.tcos.layout import PinName, PinSlot
+
+__all__ = ["PinManager"]
+
+
+class PinManager:
+    """The PINs of an open card.
+
+    ``kept``: tries that are never spent. ``attended``: the PINs are typed by a person, who may go on where the ledger
+    stops a service.
+
+    Every method raises, beside what is in the way of a command, what :class:`~demail_hw.keys.pin_guard.PinGuard`
+    does, and :class:`~demail_hw.errors.KeyNotFound` for a PIN that such a card does not have. PIN sources are asked
+    outside of transactions, and only when the card could take what they give.
+    """
+
+    def __init__(
+        self, session: CardSession, ledger: PinLedger, *, kept: int = KEPT_TRIES, attended: bool = False
+    ) -> None:
+        self._session = session
+        self._card = session.card
+        self._ledger = ledger
+        self._guard = PinGuard(None, serial=session.serial, ledger=ledger, kept=kept, attended=attended)
+
+    def report(self) -> Sequence[PinReport]:
+        """How each PIN is. Spends no try."""
+        records = self._ledger.records(self._session.serial)
+        with self._session.transaction() as deadline:
+            statuses = {pin.name: self._card.pin_status(pin, deadline=deadline) for pin in self._card.profile.pins}
+        return [describe(pin, statuses, records.get(pin.name.value)) for pin in self._card.profile.pins]
+
+    def check(self, name: PinName) -> None:
+        """Raise if this PIN may not be sent now. Sends none."""
+        with self._session.transaction() as deadline:
+            self._guard.check(self._card, self._slot(name), deadline=deadline)
+
+    def check_unblocking(self, name: PinName) -> None:
+        """Raise if the PIN that unblocks this one may not be sent now. Sends none."""
+        with self._session.transaction() as deadline:
+            self._guard.check(self._card, puk_of(self._card, self._slot(name)), deadline=deadline)
+
+    def check_initializing(self, name: PinName) -> None:
+        """Raise unless this PIN was never set. Sends none."""
+        with self._session.transaction() as deadline:
+            self._guard.check_null_pin(self._card, self._slot(name), deadline=deadline)
+
+    def verify(self, name: PinName, secret: PinSource) -> None:
+        """VERIFY. The tries are restored, and what the ledger knew of a refusal is past."""
+        pin = self._slot(name)
+        self.check(name)
+        with secret.read() as current, self._session.transaction() as deadline:
+            self._guard.verify(self._card, pin, current, deadline=deadline)
+
+    def change(self, name: PinName, old: PinSource, new: PinSource) -> None:
+        """CHANGE REFERENCE DATA: a new PIN in place of the old one."""
+        pin = self._slot(name)
+        self.check(name)
+        with old.read() as current, new.read() as wanted, self._session.transaction() as deadline:
+            self._guard.change(self._card, pin, current, wanted, deadline=deadline)
+
+    def unblock(self, name: PinName, puk: PinSource, new: PinSource) -> None:
+        """RESET RETRY COUNTER: a new PIN and all its tries, by the PIN that unblocks it."""
+        pin = self._slot(name)
+        self.check_unblocking(name)
+        with puk.read() as key, new.read() as wanted, self._session.transaction() as deadline:
+            self._guard.unblock(self._card, pin, key, wanted, deadline=deadline)
+
+    def initialize(self, name: PinName, new: PinSource) -> None:
+        """The first PIN in place of the NullPIN."""
+        pin = self._slot(name)
+        self.check_initializing(name)
+        with new.read() as wanted, self._session.transaction() as deadline:
+            self._guard.initialize(self._card, pin, wanted, deadline=deadline)
+
+    def clear(self, name: PinName) -> PinRecord | None:
+        """Forget what the ledger knows of this PIN, and give it: the operator says that the PIN is right by now."""
+        return self._guard.clear(self._slot(name), deadline=self._session.deadline())
+
+    def _slot(self, name: PinName) -> PinSlot:
+        profile = self._card.profile
+        slot = next((pin for pin in profile.pins if pin.name is name), None)
+        if slot is None:
+            names = ", ".join(pin.name.value for pin in profile.pins)
+            raise KeyNotFound(f"This {profile.name} card has no PIN {name.value}.", remedy=f"It has these: {names}.")
+        return slot

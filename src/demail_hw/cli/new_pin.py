@@ -1,0 +1,28 @@
+"""A new PIN, typed twice."""
+
+from demail_hw.errors import PinRequired
+from demail_hw.pin_sources import PromptPinSource
+from demail_hw.secrets import Pin
+
+__all__ = ["NewPinPrompt"]
+
+
+class NewPinPrompt:
+    """Asks at the terminal for a PIN that nobody has yet (a :class:`~demail_hw.secrets.PinSource`)."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def read(self) -> Pin:
+        """What was typed both times. :class:`~demail_hw.errors.PinRequired` if it was not the same."""
+        new = PromptPinSource(f"New PIN {self._name}: ").read()
+        try:
+            with PromptPinSource("The same again: ").read() as again:
+                same = new.buffer == again.buffer
+        except BaseException:
+            new.wipe()
+            raise
+        if not same:
+            new.wipe()
+            raise PinRequired("The two new PINs are not the same; nothing was sent.", remedy="Type it anew.")
+        return new
