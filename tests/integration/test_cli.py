@@ -21,7 +21,7 @@ from demail_hw.identity import KeyRole
 from demail_hw_simulators.ca import telesec_ca
 from demail_hw_simulators.card.personalities import PERSONALITIES, open_card
 
-PINS = {"global": "123456", "nks-1": "111111", "nks-2": "222222", "sigg-1": "654321", "sigg-2": "87654321"}
+PINS = {"global": "123456", "puk": "12345678", "nks-1": "111111", "nks-2": "222222", "sigg-1": "654321", "sigg-2": "87654321"}
 MESSAGE = "From: a@example.org\r\nSubject: Prüfung\r\n\r\nHallo Köln\r\n".encode()
 
 
