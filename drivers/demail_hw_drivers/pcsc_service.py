@@ -88,11 +88,18 @@ def load_pyscard() -> Any:
         ) from error
 
 
+class _Numbers(list[int]):
+    """The bytes of a command, which may hold a PIN: a traceback with locals does not show them."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes>"
+
+
 def byte_list(command: Buffers) -> list[int]:
-    """A command as pyscard takes it. The only bytes of ours that it was joined in are wiped; pyscard makes a copy of
-    its own for the call, and frees that without wiping."""
+    """A command as pyscard takes it, until it is transmitted. The only bytes of ours that it was joined in are wiped;
+    pyscard makes a copy of its own for the call, and frees that without wiping."""
     joined = bytearray().join(command)
-    numbers = list(joined)
+    numbers = _Numbers(joined)
     joined[:] = bytes(len(joined))
     return numbers
 
@@ -195,8 +202,12 @@ class PcscService:
         return CardStatus(present=not state & _ABSENT, powered=bool(state & _POWERED), atr=bytes(atr))
 
     def transmit(self, card: int, protocol: int, command: list[int]) -> bytes:
-        """One command APDU; the answer can be shorter than a status word."""
-        return bytes(_call(self._scard.SCardTransmit, card, protocol, command))
+        """One command APDU, whose numbers are zeros afterwards; the answer can be shorter than a status word."""
+        try:
+            return bytes(_call(self._scard.SCardTransmit, card, protocol, command))
+        finally:
+            for index in range(len(command)):  # a slice assignment leaves a copy of what was there in the heap
+                command[index] = 0
 
     def control(self, card: int, code: int) -> bytes:
         """A control request without data to the reader's driver."""

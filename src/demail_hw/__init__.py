@@ -18,8 +18,10 @@ from demail_hw.interfaces import KeyProvider, Timeouts
 from demail_hw.keys.provider import open_provider
 from demail_hw.secrets import Pin, PinSource
 from demail_hw.tcos.layout import PinName
+from demail_hw.traces.files import FileTracer
 
 __all__ = [
+    "FileTracer",
     "HardwareError",
     "Identity",
     "KeyProvider",

@@ -6,6 +6,7 @@
     usbip://HOST/serial=53692013000000  by serial number; also /04e6:5710 (VID:PID) and /1-1 (bus id)
     pcsc:NAME-OR-GLOB                   a reader of the PC/SC service
     sim:PERSONALITY                     a simulated card, in process
+    replay:FILE                         a recorded card in the place of a real one
     ...?card=ICCSN                      refuse any other card
     ...?reader=SERIAL                   refuse any other reader
     ...?share=shared                    let others use the card beside us (pcsc: alone can); else exclusive

@@ -10,7 +10,7 @@ Nothing in them tells a PIN, or lets one be guessed.
 
 import contextlib
 import datetime
-import fcntl
+import errno
 import json
 import os
 import stat
@@ -25,6 +25,12 @@ from demail_hw.errors import ConfigurationError, DeadlineExceeded, Layer, Outcom
 from demail_hw.interfaces import Deadline, PinLedger, PinOperation, PinRecord, PinRecordState
 from demail_hw.registry import reader_driver
 
+try:
+    # Not where it is used: a process that can open no more files could not import it then.
+    import fcntl
+except ImportError:  # there is no Windows that has it
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["FilePinLedger", "MemoryPinLedger", "ledger_for", "state_directory"]
 
 _FOLDER: Final = "pins"
@@ -34,6 +40,18 @@ _FOREIGN_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _POLL_SECONDS: Final = 0.02
 """flock(2) knows no deadline; whoever holds the lock does so for one PIN command."""
 _APPLICATION: Final = "demail-hw"
+_MOST_TRIES: Final = 15
+"""What fits into the status word 63Cx (ISO 7816-4, 5.6)."""
+_LET_IT_WRITE: Final = "Let this user write there, or name another folder with --state-dir."
+_MAKE_ROOM: Final = "Make room there, or name another folder with --state-dir."
+_MORE_FILES: Final = "Let this process open more files (LimitNOFILE= of a systemd unit)."
+_REMEDIES: Final[Mapping[int | None, str]] = {
+    errno.ENOSPC: _MAKE_ROOM,
+    errno.EDQUOT: _MAKE_ROOM,
+    errno.EFBIG: _MAKE_ROOM,
+    errno.EMFILE: _MORE_FILES,
+    errno.ENFILE: _MORE_FILES,
+}
 
 
 def state_directory(environment: Mapping[str, str] | None = None) -> Path:
@@ -73,7 +91,8 @@ class FilePinLedger:
     """A ledger in a folder, shared by all processes that have the folder. Safe for several threads.
 
     ``directory``: see :func:`state_directory`; it is made when the first PIN is to be sent. Every method raises
-    :class:`~demail_hw.errors.PinRefused` if the ledger cannot be read or written: no PIN is sent without it.
+    :class:`~demail_hw.errors.PinRefused` if the ledger cannot be read or written: no PIN is sent without it; and
+    :class:`~demail_hw.errors.ConfigurationError` on a system without flock(2).
     """
 
     def __init__(self, directory: Path) -> None:
@@ -81,7 +100,8 @@ class FilePinLedger:
 
     def records(self, card: str) -> Mapping[str, PinRecord]:
         """What is known of a card's PINs, by their names; nothing is locked."""
-        with self._refusing(card):
+        _require_locks()
+        with self._refusing():
             return _read(self._path(card))
 
     @contextlib.contextmanager
@@ -90,16 +110,17 @@ class FilePinLedger:
 
         Errors: :class:`~demail_hw.errors.DeadlineExceeded` as long as another process has it.
         """
+        _require_locks()
         with contextlib.ExitStack() as stack:
-            with self._refusing(card):
-                self._make_folder()
+            with self._refusing():
+                _make_private(self._folder)
                 stack.enter_context(_locked(self._path(card).with_suffix(".lock"), deadline))
                 page = _FilePage(self, card, _read(self._path(card)))
             yield page
 
     def replace(self, card: str, records: Mapping[str, PinRecord]) -> None:
         """Put this in the place of what is known of a card; it is on the disk when this returns."""
-        with self._refusing(card):
+        with self._refusing():
             _replace(self._path(card), records)
 
     def _path(self, card: str) -> Path:
@@ -107,26 +128,15 @@ class FilePinLedger:
             raise ValueError(f"{card!r} is no serial number of a card")
         return self._folder / f"{card}.json"
 
-    def _make_folder(self) -> None:
-        self._folder.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
-        status = self._folder.stat()
-        if status.st_mode & _FOREIGN_WRITE:
-            raise PermissionError(None, "others may write there")
-
     @contextlib.contextmanager
-    def _refusing(self, card: str) -> Iterator[None]:
+    def _refusing(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise PinRefused(
                 f"The PIN ledger in {self._folder} cannot be used: {error.strerror or error}; no PIN is sent without "
                 "it.",
-                remedy="Let this user write there, or name another folder with --state-dir.",
-            ) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise PinRefused(
-                f"The PIN ledger {self._path(card)} is broken; no PIN is sent without it.",
-                remedy="See how many tries the card has left (demail-hw pin status), then delete that file.",
+                remedy=_REMEDIES.get(error.errno, _LET_IT_WRITE),
             ) from error
 
 
@@ -137,6 +147,7 @@ class _FilePage:
         self._ledger = ledger
         self._card = card
         self._records = records
+        self._process = os.getpid()
 
     @property
     def records(self) -> Mapping[str, PinRecord]:
@@ -144,7 +155,12 @@ class _FilePage:
         return self._records
 
     def write(self, records: Mapping[str, PinRecord | None]) -> None:
-        """Note these, and forget those that are None."""
+        """Note these, and forget those that are None. Not for a child that was forked meanwhile."""
+        if os.getpid() != self._process:
+            raise PinRefused(
+                "A page of the PIN ledger belongs to the process that opened it; nothing was sent.",
+                remedy="Open the provider in the process that uses it.",
+            )
         changed = _changed(self._records, records)
         self._ledger.replace(self._card, changed)
         self._records = changed
@@ -155,17 +171,28 @@ def _changed(before: Mapping[str, PinRecord], changes: Mapping[str, PinRecord | 
     return {name: record for name, record in merged.items() if record is not None}
 
 
+def _require_locks() -> None:
+    if fcntl is None:
+        raise ConfigurationError(
+            "The PIN ledger needs flock(2), which this system does not have; no PIN is sent without it.",
+            remedy="Use a Unix, or give open_provider() a ledger of your own (ledger=).",
+        )
+
+
 @contextlib.contextmanager
 def _locked(path: Path, deadline: Deadline) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
+    process = os.getpid()
+    descriptor = _open_lock(path)
     try:
-        _own(descriptor, path.parent)
         while not _try_lock(descriptor):
             if time.monotonic() >= deadline:
                 raise _busy("process")
             time.sleep(_POLL_SECONDS)
         yield
     finally:
+        # A child that was forked meanwhile has the lock too: closing alone would leave it to the child.
+        if os.getpid() == process:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 
@@ -177,6 +204,29 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
+def _open(path: Path, flags: int) -> int:
+    """No link is followed: who owns the folder must not send root to other files."""
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, _PRIVATE_FILE)
+
+
+def _open_new(path: Path, flags: int) -> int:
+    """``FileExistsError`` if it is there. What is there may be anybody's, and is not given to anybody."""
+    descriptor = _open(path, flags | os.O_CREAT | os.O_EXCL)
+    try:
+        _own(descriptor, path.parent)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        return _open_new(path, os.O_RDWR)
+    except FileExistsError:
+        return _open(path, os.O_RDWR)
+
+
 def _own(descriptor: int, folder: Path) -> None:
     """What root makes in the folder of a service's user is for that user to read and write."""
     if os.geteuid() == 0:
@@ -184,33 +234,70 @@ def _own(descriptor: int, folder: Path) -> None:
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
+def _make_private(folder: Path) -> None:
+    """Make the folder, and those above it; where it is there already, nobody else may write in it."""
+    for each in reversed((folder, *folder.parents)):
+        if not each.exists():
+            _make_folder(each)
+    if folder.stat().st_mode & _FOREIGN_WRITE:
+        raise PinRefused(
+            f"Others may write in {folder}, where the PIN ledger is; no PIN is sent.",
+            remedy=f"See that nobody changed it, then: chmod go-w {folder}",
+        )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=_PRIVATE_FOLDER)
+    except FileExistsError:  # another process was quicker
+        return
+    with _opened_folder(folder, os.O_NOFOLLOW) as descriptor:
+        _own(descriptor, folder.parent)
+    _synchronise(folder.parent)
+
+
+@contextlib.contextmanager
+def _opened_folder(folder: Path, flags: int = 0) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _synchronise(folder: Path) -> None:
+    with _opened_folder(folder) as descriptor:
+        os.fsync(descriptor)
+
+
 def _read(path: Path) -> Mapping[str, PinRecord]:
     try:
-        content = json.loads(path.read_bytes())
+        # A pipe without a writer would be waited for; a regular file knows no waiting.
+        descriptor = _open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return {}
-    return {name: _decode(fields) for name, fields in content["pins"].items()}
+    with os.fdopen(descriptor, "rb") as stream:
+        content = stream.read()
+    try:
+        return {name: _decode(fields) for name, fields in json.loads(content)["pins"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise PinRefused(
+            f"The PIN ledger {path} is broken; no PIN is sent without it.",
+            remedy="See how many tries the card has left (demail-hw pin status), then delete that file.",
+        ) from error
 
 
 def _replace(path: Path, records: Mapping[str, PinRecord]) -> None:
     content = {"pins": {name: _encode(record) for name, record in sorted(records.items())}}
     new = path.with_suffix(".new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _PRIVATE_FILE)
+    new.unlink(missing_ok=True)  # of a process that was killed
+    descriptor = _open_new(new, os.O_WRONLY)
     with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-        _own(descriptor, path.parent)
         json.dump(content, stream, indent=1)
         stream.flush()
         os.fsync(descriptor)
     new.replace(path)
     _synchronise(path.parent)
-
-
-def _synchronise(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _encode(record: PinRecord) -> dict[str, Any]:
@@ -223,22 +310,25 @@ def _encode(record: PinRecord) -> dict[str, Any]:
 
 
 def _decode(fields: Mapping[str, Any]) -> PinRecord:
-    left = fields["retries_left"]
-    if not (left is None or isinstance(left, int)):
-        raise TypeError("retries_left is a number")
+    at = datetime.datetime.fromisoformat(fields["at"])
+    if at.tzinfo is None:
+        raise ValueError("a moment without a time zone")
     return PinRecord(
-        PinRecordState(fields["state"]),
-        PinOperation(fields["operation"]),
-        datetime.datetime.fromisoformat(fields["at"]),
-        left,
+        PinRecordState(fields["state"]), PinOperation(fields["operation"]), at, _decode_tries(fields["retries_left"])
     )
+
+
+def _decode_tries(left: Any) -> int | None:
+    if left is None or (type(left) is int and 0 <= left <= _MOST_TRIES):
+        return left
+    raise ValueError("no counter of a card")
 
 
 class MemoryPinLedger:
     """A ledger that ends with the process: for cards that do so too. Safe for several threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
         self._pages: dict[str, _MemoryPage] = {}
 
     def records(self, card: str) -> Mapping[str, PinRecord]:
@@ -249,14 +339,15 @@ class MemoryPinLedger:
     def page(self, card: str, *, deadline: Deadline) -> Iterator["_MemoryPage"]:
         """A card's page, for no other thread to the end of the ``with`` block.
 
-        Errors: :class:`~demail_hw.errors.DeadlineExceeded` as long as another thread has one.
+        Errors: :class:`~demail_hw.errors.DeadlineExceeded` as long as another thread has it.
         """
-        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        lock = self._locks.setdefault(card, threading.Lock())
+        if not lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise _busy("thread")
         try:
             yield self._page(card)
         finally:
-            self._lock.release()
+            lock.release()
 
     def _page(self, card: str) -> "_MemoryPage":
         return self._pages.setdefault(card, _MemoryPage())

@@ -1,26 +1,34 @@
-"""Where a PIN comes from, as text: ``prompt:``, ``file:PATH``, ``credential:NAME``, ``env:NAME``,
+"""Where a PIN comes from, as text: ``prompt:``, ``file:PATH``, ``credential:NAME``, ``fd:N``, ``env:NAME``,
 ``keyring:SERVICE/USER``.
 
-From ``file:`` and ``credential:`` the PIN is read straight into the buffer that is wiped. ``prompt:``, ``env:`` and
-``keyring:`` go through Python strings, which cannot be wiped: the PIN may stay in this process's memory.
+From ``file:``, ``credential:`` and ``fd:`` the PIN is read straight into a locked page, which is wiped. ``prompt:``,
+``env:`` and ``keyring:`` go through Python strings, which cannot be wiped: copies stay in this process's memory.
 """
 
 import contextlib
 import getpass
+import mmap
 import os
+import re
+import select
 import stat
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from demail_hw.errors import ConfigurationError, PinRequired
+from demail_hw.errors import ConfigurationError, HardwareError, PinRequired
+from demail_hw.interfaces import Deadline
+from demail_hw.secret_memory import secret_page
 from demail_hw.secrets import Pin, PinSource
 
 __all__ = [
+    "PROMPT",
     "CallablePinSource",
     "CredentialPinSource",
+    "DescriptorPinSource",
     "EnvironmentPinSource",
     "FilePinSource",
     "KeyringPinSource",
@@ -28,7 +36,14 @@ __all__ = [
     "parse_pin_source",
 ]
 
+PROMPT: Final = "prompt:"
+"""The source that asks a person."""
+
 _LONGEST: Final = 256
+"""What is read of a line at the most, in bytes; no PIN is that long."""
+_DESCRIPTOR_SECONDS: Final = 30.0
+_DESCRIPTOR: Final = re.compile(r"[0-9]{1,7}")
+_STANDARD_DESCRIPTORS: Final = range(3)
 _FOREIGN_ACCESS: Final = stat.S_IRWXG | stat.S_IRWXO
 _WORLD_ACCESS: Final = stat.S_IRWXO
 
@@ -40,15 +55,29 @@ class CallablePinSource:
         self._function = function
 
     def read(self) -> Pin:
-        """What the function returns. ``TypeError`` if that is no bytes; its text does not hold it."""
-        given = self._function()
+        """What the function returns. ``TypeError`` if that is no bytes; its text does not hold it.
+
+        Errors: :class:`~demail_hw.errors.PinRequired` from whatever the function raises, but for an error of ours.
+        """
+        given = self._ask()
         if not isinstance(given, (bytes, bytearray, memoryview)):
+            del given  # a traceback with locals would show it
             raise TypeError("the PIN function must return bytes")
         return Pin(given)
 
+    def _ask(self) -> object:
+        try:
+            return self._function()
+        except HardwareError:
+            raise
+        except Exception as error:  # noqa: BLE001  a ValueError would be taken for one of the message
+            kind = type(error).__name__
+        # Not from the error, which can hold the PIN: one of an encoder does.
+        raise PinRequired(f"The PIN function failed with {kind}.", remedy="Mend that function.")
+
 
 class FilePinSource:
-    """The first line of a file that only its owner can read.
+    """The first line of a file that only its owner can read; where the path is a link, of the file that it leads to.
 
     Errors: :class:`~demail_hw.errors.ConfigurationError` if others can read it, or it is no regular file;
     :class:`~demail_hw.errors.PinRequired` if it is missing or empty.
@@ -64,11 +93,12 @@ class FilePinSource:
 
 def _read_file(path: Path, *, forbidden: int) -> Pin:
     """The first line of a file whose mode has no bit of ``forbidden``."""
-    with _opened(path) as descriptor:
-        _check_file(path, os.fstat(descriptor), forbidden)
-        buffer = bytearray(_LONGEST)
-        length = os.readv(descriptor, [buffer])
-    pin = _first_line(buffer, length)
+    with _reading(f"The PIN file {path}", remedy="Check its path and owner."):
+        # A pipe without a writer would be waited for; a regular file knows no waiting.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with _closing(descriptor):
+            _check_file(path, os.fstat(descriptor), forbidden)
+            pin = _first_line(lambda space: os.readv(descriptor, [space]))
     if not len(pin):
         raise PinRequired(f"The PIN file {path} is empty.", remedy="Put the PIN in its first line.")
     return pin
@@ -86,29 +116,52 @@ def _check_file(path: Path, status: os.stat_result, forbidden: int) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def _reading(what: str, *, remedy: str) -> Iterator[None]:
     try:
-        # A pipe without a writer would be waited for; a regular file knows no waiting.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
+        yield
     except OSError as error:
-        raise PinRequired(
-            f"The PIN file {path} cannot be read: {error.strerror}.", remedy="Check its path and owner."
-        ) from error
+        raise PinRequired(f"{what} cannot be read: {error.strerror}.", remedy=remedy) from error
 
 
-def _first_line(buffer: bytearray, length: int) -> Pin:
-    """A Pin of the first line; the read buffer is wiped."""
-    end = buffer.find(b"\n", 0, length)
-    end = length if end < 0 else end
-    if end and buffer[end - 1] == ord("\r"):
-        end -= 1
-    pin = Pin(memoryview(buffer)[:end])
-    Pin(buffer).wipe()
-    return pin
+@contextlib.contextmanager
+def _closing(descriptor: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _first_line(read: Callable[[memoryview], int]) -> Pin:
+    """The first line, without its line end, where it was read to. ``read``: fill this space; 0 at the end."""
+    page = secret_page()
+    space = memoryview(page)[:_LONGEST]
+    try:
+        length = _fill(page, space, read)
+        end = _line_end(page, length)
+        space[end:length] = bytes(length - end)
+    except BaseException:
+        Pin.in_place(space).wipe()
+        raise
+    return Pin.in_place(space[:end])
+
+
+def _fill(page: mmap.mmap, space: memoryview, read: Callable[[memoryview], int]) -> int:
+    """Read until there is a line end, or no more; the number of bytes."""
+    length = 0
+    while length < len(space) and page.find(b"\n", 0, length) < 0:
+        count = read(space[length:])
+        if not count:
+            break
+        length += count
+    return length
+
+
+def _line_end(page: mmap.mmap, length: int) -> int:
+    """Where the first line ends. Exactly one line end is taken off: LF, or CR LF."""
+    end = page.find(b"\n", 0, length)
+    if end < 0:
+        return length
+    return end - 1 if end and page[end - 1] == ord("\r") else end
 
 
 class CredentialPinSource:
@@ -118,13 +171,13 @@ class CredentialPinSource:
     (mode 0440, systemd issue 29435): those are no fault here. Errors otherwise as for :class:`FilePinSource`.
     """
 
-    def __init__(self, name: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, name: str, environment: Mapping[str, str] | None = None) -> None:
         self._name = name
         self._environment = environment
 
     def read(self) -> Pin:
         """The first line of the credential. :class:`~demail_hw.errors.PinRequired` outside a service."""
-        directory = self._environment.get("CREDENTIALS_DIRECTORY")
+        directory = _variable("CREDENTIALS_DIRECTORY", self._environment)
         if not directory:
             raise PinRequired(
                 f"The credential {self._name!r} was asked for, but this process got no credentials.",
@@ -133,24 +186,67 @@ class CredentialPinSource:
         return _read_file(Path(directory) / self._name, forbidden=_WORLD_ACCESS)
 
 
+class DescriptorPinSource:
+    """A file descriptor that this process inherited: a pipe or a file, read to its first line end, once, and closed.
+
+    ``patience``: how long whoever holds the other end of a pipe may take, in seconds. Errors:
+    :class:`~demail_hw.errors.PinRequired` if nothing comes, if the descriptor is not open, or at the second time.
+    """
+
+    def __init__(self, number: int, *, patience: float = _DESCRIPTOR_SECONDS) -> None:
+        self._number = number
+        self._patience = patience
+        self._spent = False
+
+    def read(self) -> Pin:
+        """The first line without its line end."""
+        what = f"The descriptor {self._number}"
+        if self._spent:
+            raise PinRequired(
+                f"{what} was read before, and gives the PIN once.",
+                remedy="Use file: or credential: where the PIN is needed again.",
+            )
+        self._spent = True
+        deadline = time.monotonic() + self._patience
+        with _reading(what, remedy="Hand it to this process open for reading."), _closing(self._number):
+            pin = _first_line(lambda space: self._read_some(space, deadline))
+        if not len(pin):
+            raise PinRequired(f"{what} gave no PIN.", remedy="Write the PIN there, in one line.")
+        return pin
+
+    def _read_some(self, space: memoryview, deadline: Deadline) -> int:
+        waiting = select.poll()
+        waiting.register(self._number, select.POLLIN)
+        if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise PinRequired(
+                f"The descriptor {self._number} gave no line for {self._patience:g} s.",
+                remedy="Write the PIN there with a line end, or close the other end.",
+            )
+        return os.readv(self._number, [space])
+
+
 class EnvironmentPinSource:
     """An environment variable; warned about, since children inherit it and the owner's processes can read it."""
 
-    def __init__(self, name: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, name: str, environment: Mapping[str, str] | None = None) -> None:
         self._name = name
         self._environment = environment
 
     def read(self) -> Pin:
         """The variable's value. :class:`~demail_hw.errors.PinRequired` if it is not set."""
-        value = self._environment.get(self._name)
-        if not value:
+        if not _variable(self._name, self._environment):
             raise PinRequired(f"The environment variable {self._name} holds no PIN.", remedy="Set it.")
         warnings.warn(
             f"the PIN comes from the environment variable {self._name}: use file: or credential: in production",
             RuntimeWarning,
             stacklevel=2,
         )
-        return _to_pin(value)
+        return _to_pin(_variable(self._name, self._environment))
+
+
+def _variable(name: str, environment: Mapping[str, str] | None) -> str:
+    """No caller keeps what it gets, or the environment, in a variable: a traceback with locals would show it."""
+    return (os.environ if environment is None else environment).get(name, "")
 
 
 class KeyringPinSource:
@@ -218,22 +314,33 @@ def parse_pin_source(text: str, *, environment: Mapping[str, str] | None = None)
     A literal PIN is refused, and never repeated in the message. Errors:
     :class:`~demail_hw.errors.ConfigurationError`.
     """
-    variables = os.environ if environment is None else environment
     kind, colon, rest = text.partition(":")
-    parsers: dict[str, Callable[[], PinSource]] = {
-        "prompt": PromptPinSource,
-        "file": lambda: FilePinSource(Path(rest)),
-        "credential": lambda: CredentialPinSource(_plain_name(rest), variables),
-        "env": lambda: EnvironmentPinSource(rest, variables),
-        "keyring": lambda: _parse_keyring(rest),
+    parsers: dict[str, Callable[[str], PinSource]] = {
+        "prompt": lambda _: PromptPinSource(),
+        "file": lambda path: FilePinSource(Path(path)),
+        "credential": lambda name: CredentialPinSource(_plain_name(name), environment),
+        "fd": _parse_descriptor,
+        "env": lambda name: EnvironmentPinSource(name, environment),
+        "keyring": _parse_keyring,
     }
     if not colon or kind not in parsers or bool(rest) is (kind == "prompt"):
-        # The text may be a PIN that somebody typed here: it is not shown.
+        # The text may be a PIN that somebody typed here: neither the message nor a traceback with locals shows it.
+        del text, kind, rest
         raise ConfigurationError(
             "This is no PIN source.",
-            remedy="Use prompt:, file:PATH, credential:NAME, env:NAME or keyring:SERVICE/USER; never the PIN itself.",
+            remedy="Use prompt:, file:PATH, credential:NAME, fd:N, env:NAME or keyring:SERVICE/USER; never the PIN "
+            "itself.",
         )
-    return parsers[kind]()
+    return parsers[kind](rest)
+
+
+def _parse_descriptor(number: str) -> DescriptorPinSource:
+    if not _DESCRIPTOR.fullmatch(number) or int(number) in _STANDARD_DESCRIPTORS:
+        raise ConfigurationError(
+            "A descriptor source is written fd:N, and N is 3 or more: the first three are not for a PIN.",
+            remedy="Hand the PIN over as in: demail-hw ... --pin fd:3 3<FILE",
+        )
+    return DescriptorPinSource(int(number))
 
 
 def _plain_name(name: str) -> str:

@@ -20,7 +20,14 @@ class Pin:
     __slots__ = ("_secret",)
 
     def __init__(self, secret: Buffer) -> None:
-        self._secret = secret if isinstance(secret, bytearray) else bytearray(secret)
+        self._secret: bytearray | memoryview = secret if isinstance(secret, bytearray) else bytearray(secret)
+
+    @classmethod
+    def in_place(cls, memory: memoryview) -> Self:
+        """The PIN that lies in this writable memory: it is not copied, but wiped there later, and then let go."""
+        pin = cls(bytearray())
+        pin._secret = memory
+        return pin
 
     @property
     def buffer(self) -> memoryview:
@@ -33,7 +40,7 @@ class Pin:
         return len(self._secret)
 
     def wipe(self) -> None:
-        """Overwrite the buffer with zeros and forget it."""
+        """Overwrite the buffer with zeros and forget it. Who still has a view of it sees the zeros."""
         secret = self._secret
         for index in range(len(secret)):
             secret[index] = 0

@@ -13,8 +13,9 @@ from demail_hw.interfaces import CardLimits
 from demail_hw.iso7816 import tlv
 from demail_hw.iso7816.apdu import SECRET_INSTRUCTIONS, CommandApdu, ResponseApdu
 from demail_hw.iso7816.atr import MAX_ATR, Atr, Convention, HistoricalBytes, InterfaceBytes
+from demail_hw.iso7816.command_names import CommandView, command_name
 from demail_hw.iso7816.processors import CommandChaining
-from demail_hw.iso7816.trace import Trace, TraceEntry, mask
+from demail_hw.iso7816.trace import MASKED, PowerUp, Trace, TraceEntry, mask
 
 BYTE = st.integers(0, 255)
 
@@ -224,11 +225,47 @@ def test_of_any_bytes_behind_a_secret_header_only_lengths_are_shown(cla: int, in
     assert masked == encoded[:4].hex() + "**" * len(body)
 
 
-@given(COMMANDS, st.binary(max_size=100), st.integers(0, 0xFFFF), st.binary(max_size=33))
-def test_traces_are_read_as_written(command: CommandApdu, data: bytes, status: int, atr: bytes) -> None:
-    response = data + status.to_bytes(2, "big")
-    trace = Trace((TraceEntry.record(command.encode(), response), TraceEntry.record(command.encode(), b"")), atr)
+PRINTABLE = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=20)
+ENTRIES = st.builds(
+    lambda command, data, status: TraceEntry.record(command.encode(), data and data + status.to_bytes(2, "big")),
+    COMMANDS,
+    st.binary(max_size=100),
+    st.integers(0, 0xFFFF),
+)
+
+
+@st.composite
+def traces(draw: st.DrawFn) -> Trace:
+    entries = tuple(draw(st.lists(ENTRIES, max_size=5)))
+    later = [position + 1 for position in range(len(entries))]
+    positions = sorted(draw(st.lists(st.sampled_from(later), max_size=3))) if later else []
+    powered = tuple(PowerUp(position, draw(st.binary(max_size=33))) for position in positions)
+    reader = draw(st.just("") | PRINTABLE)
+    return Trace(
+        entries, draw(st.binary(max_size=33)), powered, reader, draw(st.none() | PRINTABLE) if reader else None
+    )
+
+
+@given(traces())
+def test_traces_are_read_as_written(trace: Trace) -> None:
     assert Trace.parse(trace.format()) == trace
+
+
+@given(COMMANDS | SECRET_COMMANDS)
+def test_a_masked_command_is_taken_apart_as_it_was_put_together(command: CommandApdu) -> None:
+    view = CommandView.of(mask(command.encode()))
+    assert view is not None
+    assert view.header == (command.cla, command.ins, command.p1, command.p2)
+    assert (view.nc, view.ne) == (command.nc, command.ne)
+    assert view.data == (MASKED * command.nc if command.secret else b"".join(command.data).hex())
+
+
+@given(st.binary(max_size=20), BYTE | st.sampled_from(sorted(SECRET_INSTRUCTIONS)))
+def test_any_masked_bytes_have_a_name_and_never_lose_their_mask(rest: bytes, ins: int) -> None:
+    masked = mask((bytes((0, ins)) + rest,))
+    assert command_name(masked)
+    view = CommandView.of(masked)
+    assert view is None or view.masked == (MASKED in masked)
 
 
 @given(st.text(alphabet="#><* 09afAF\n\t", max_size=80) | st.text(max_size=80))

@@ -45,9 +45,18 @@ def test_links_lead_to_files(path: pathlib.Path) -> None:
     assert [target for target in targets if not (path.parent / target).exists()] == []
 
 
+def _behind_the_options(command: click.Command, words: list[str]) -> list[str]:
+    """What stands behind the options of the whole program, all of which it has to know."""
+    options = {name: each for each in command.params if isinstance(each, click.Option) for name in each.opts}
+    while words[0].startswith("-"):
+        words = words[1 if options[words[0]].is_flag else 2 :]
+    return words
+
+
 def resolve(words: list[str]) -> tuple[click.Command, list[str]]:
     """The command that the first words name, and the words that are left for it."""
     command: click.Command = _group
+    words = _behind_the_options(_group, words)
     while isinstance(command, click.Group):
         found = command.get_command(click.Context(command), words[0])
         assert found is not None, f"there is no command {words[0]}"

@@ -183,26 +183,29 @@ class _Maker:
         return given or self.ca.issue_card_certificate(spec.role, key.public_key)
 
     def _add_certificates(self, directory: DedicatedFile, spec: ApplicationSpec) -> None:
+        # Assumed: whoever may use the keys may store certificates for them.
+        writable = FileRules(read=ALWAYS, update=any_pin(*spec.opened_by))
         for key in spec.keys:
             if key.certificate is not None:
                 certificate = self._certificate(key, directory.keys[key.reference])
-                directory.add(self._certificate_file(key.certificate, certificate))
+                rules = writable if spec.writable else READ_ONLY
+                directory.add(self._certificate_file(key.certificate, certificate, rules))
         if spec.ca_certificate is not None:
             directory.add(self._certificate_file(spec.ca_certificate, self.ca.intermediate))
         if spec.root_certificate is not None:
             directory.add(self._certificate_file(spec.root_certificate, self.ca.root))
-        # Assumed: whoever may use the keys may store certificates for them.
-        writable = FileRules(read=ALWAYS, update=any_pin(*spec.opened_by))
         directory.add(*(self._empty_file(identifier, writable) for identifier in spec.user_certificates))
         directory.add(*(self._empty_file(identifier, READ_ONLY) for identifier in spec.empty))
 
-    def _certificate_file(self, identifier: int, certificate: x509.Certificate) -> TransparentFile:
+    def _certificate_file(
+        self, identifier: int, certificate: x509.Certificate, rules: FileRules = READ_ONLY
+    ) -> TransparentFile:
         """A certificate, filled up with FF: all files have one size, unless a certificate needs a larger one."""
         content = certificate.public_bytes(serialization.Encoding.DER)
         form = self.personality.certificates
         if form.form is CertificateForm.CONTAINER:
             content = Tlv(_SEQUENCE, _USER_CERTIFICATE + content).encode()
-        return TransparentFile(identifier, content.ljust(form.file_size, erased(1)))
+        return TransparentFile(identifier, content.ljust(form.file_size, erased(1)), rules)
 
     def _empty_file(self, identifier: int, rules: FileRules) -> TransparentFile:
         return TransparentFile(identifier, erased(self.personality.certificates.user_file_size), rules)

@@ -156,6 +156,7 @@ class ApplicationSpec:
     """One DF. ``name``: its AID. ``opened_by``: the PINs of which any one opens its keys; ``once``: for one use.
 
     ``empty``: EFs full of FF, which nobody writes; ``user_certificates``: the same, and whoever opens the keys does.
+    ``writable``: so are the certificate files of the keys.
     ``password_descriptions``, ``key_descriptions``: EF.PWDD and EF.KEYD, if it has them; ``description``: further
     data objects of the first record of EF.KEYD.
     """
@@ -168,6 +169,7 @@ class ApplicationSpec:
     ca_certificate: int | None = None
     root_certificate: int | None = None
     user_certificates: tuple[int, ...] = ()
+    writable: bool = False
     empty: tuple[int, ...] = ()
     files: tuple[FileSpec, ...] = ()
     password_descriptions: int | None = None

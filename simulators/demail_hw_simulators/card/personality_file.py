@@ -247,6 +247,7 @@ def _application(table: Table) -> ApplicationSpec:
         key_descriptions=table.optional("key_descriptions", values.file_identifier, None),
         description=table.optional("description", values.hexadecimal(1, 100), b""),
         once=table.optional("once", values.flag, False),
+        writable=table.optional("writable", values.flag, False),
     )
 
 

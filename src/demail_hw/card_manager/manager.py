@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 from demail_hw.address import Address
+from demail_hw.card_manager.certificates import CardCertificates
 from demail_hw.card_manager.pins import PinManager
 from demail_hw.interfaces import PinLedger, Timeouts
 from demail_hw.iso7816.trace import Tracer
@@ -15,11 +16,13 @@ __all__ = ["CardManager", "open_manager"]
 
 
 class CardManager:
-    """``session``: the open card. ``pins``: see :class:`~demail_hw.card_manager.pins.PinManager`."""
+    """``session``: the open card. ``pins``: see :class:`~demail_hw.card_manager.pins.PinManager`. ``certificates``:
+    see :class:`~demail_hw.card_manager.certificates.CardCertificates`."""
 
     def __init__(self, session: CardSession, ledger: PinLedger, *, kept: int, attended: bool) -> None:
         self.session = session
         self.pins = PinManager(session, ledger, kept=kept, attended=attended)
+        self.certificates = CardCertificates(session, ledger, kept=kept, attended=attended)
 
 
 @contextlib.contextmanager

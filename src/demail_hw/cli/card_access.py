@@ -2,33 +2,62 @@
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import click
 
 from demail_hw.address import Address
 from demail_hw.card_manager.manager import CardManager, open_manager
-from demail_hw.interfaces import KeyProvider, PinLedger
-from demail_hw.iso7816.trace import Tracer
+from demail_hw.interfaces import KeyProvider, PinLedger, ShareMode, Timeouts
+from demail_hw.iso7816.trace import ReaderOpened, Tracer
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.pin_guard import KEPT_TRIES
 from demail_hw.keys.provider import open_provider
 from demail_hw.pin_ledger import ledger_for
+from demail_hw.registry import open_reader
+from demail_hw.traces.comparison import Comparison, compare
+from demail_hw.traces.files import FileTracer, read_trace
 
-__all__ = ["Settings", "manage", "open_keys", "open_ledger", "open_session"]
+__all__ = ["Settings", "compare_with", "manage", "open_keys", "open_ledger", "open_session", "open_tracer"]
+
+_TRACER: Final = "demail_hw.tracer"
+_REPLAY: Final = "replay"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Settings:
-    """``state_dir``: where the PIN ledger is, if it was said. ``tracer``: what records the exchanges, if one does."""
+    """``state_dir``: where the PIN ledger is, if it was said. ``trace``: where the exchanges are recorded, if they
+    are; ``deciphered``: with what the card deciphers."""
 
     state_dir: Path | None = None
-    tracer: Tracer | None = None
+    trace: Path | None = None
+    deciphered: bool = False
 
 
 def _settings() -> Settings:
     return click.get_current_context().find_object(Settings) or Settings()
+
+
+def open_tracer(address: Address) -> Tracer | None:
+    """What records the exchanges, to the end of the whole command. The file is made when the first card is opened."""
+    settings, root = _settings(), click.get_current_context().find_root()
+    if settings.trace is None:
+        return None
+    if _TRACER not in root.meta:
+        if address.scheme == _REPLAY:
+            _spare(settings.trace, address.selector)
+        root.meta[_TRACER] = root.with_resource(FileTracer(settings.trace, deciphered=settings.deciphered))
+    tracer: Tracer = root.meta[_TRACER]
+    return tracer
+
+
+def _spare(new: Path, replayed: str | Path) -> None:
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a zero byte in the name
+        if new.samefile(replayed):
+            raise click.UsageError(f"--trace {new} would overwrite the trace that is replayed")
 
 
 def open_ledger(address: Address) -> PinLedger:
@@ -39,7 +68,7 @@ def open_ledger(address: Address) -> PinLedger:
 @contextlib.contextmanager
 def open_session(address: Address) -> Iterator[CardSession]:
     """The card at the address, to the end of the ``with`` block."""
-    with CardSession.open(address, tracer=_settings().tracer) as session:
+    with CardSession.open(address, tracer=open_tracer(address)) as session:
         yield session
 
 
@@ -47,7 +76,7 @@ def open_session(address: Address) -> Iterator[CardSession]:
 def manage(address: Address, *, kept: int = KEPT_TRIES, attended: bool = False) -> Iterator[CardManager]:
     """The card at the address and what one does to it by hand, to the end of the ``with`` block."""
     with open_manager(
-        address, kept=kept, attended=attended, ledger=open_ledger(address), tracer=_settings().tracer
+        address, kept=kept, attended=attended, ledger=open_ledger(address), tracer=open_tracer(address)
     ) as manager:
         yield manager
 
@@ -55,5 +84,31 @@ def manage(address: Address, *, kept: int = KEPT_TRIES, attended: bool = False) 
 @contextlib.contextmanager
 def open_keys(address: Address, pin: str, which: str) -> Iterator[KeyProvider]:
     """The keys of the card at the address, to the end of the ``with`` block."""
-    with open_provider(address, pin, which=which, ledger=open_ledger(address), tracer=_settings().tracer) as provider:
+    with open_provider(
+        address, pin, which=which, ledger=open_ledger(address), tracer=open_tracer(address)
+    ) as provider:
         yield provider
+
+
+def compare_with(address: Address, path: Path) -> Comparison:
+    """A trace against the card at the address, whatever card it is, unless the address demands one."""
+    trace = read_trace(path)
+    if (new := _settings().trace) is not None:
+        _spare(new, path)
+    tracer = open_tracer(address)
+    if address.card is not None:
+        with open_session(address):
+            pass  # refuses any other
+    times = Timeouts()
+
+    def deadline() -> float:
+        return time.monotonic() + times.command
+
+    with contextlib.ExitStack() as resources:
+        reader = open_reader(address, timeouts=times)
+        resources.callback(reader.close)
+        if tracer is not None:
+            tracer.trace(ReaderOpened(reader.name, reader.serial))
+        connection = reader.connect(ShareMode(address.share or ShareMode.EXCLUSIVE.value), deadline=deadline())
+        resources.callback(connection.close)
+        return compare(trace, connection, deadline, tracer=tracer)

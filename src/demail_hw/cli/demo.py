@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.hazmat.primitives.serialization.pkcs7 import PKCS7EnvelopeBuilder, PKCS7Options
 
 from demail_hw import cms, gateway
+from demail_hw.address import Address
+from demail_hw.cli.card_access import open_tracer
 from demail_hw.cli.output import Report, json_option
 from demail_hw.cli.probe import probe_facts
 from demail_hw.cli.simulator_process import ended_by_signals, running_simulator
@@ -61,8 +63,8 @@ def _story(folder: Path, usb_server: str, de_mail: str, say: Callable[[str], obj
     from demail_hw_simulators.ca import write_trust
 
     write_trust(folder)
-    ledger = FilePinLedger(folder / "state")
-    with open_provider(usb_server, f"file:{_pin_file(folder)}", ledger=ledger) as provider:
+    ledger, tracer = FilePinLedger(folder / "state"), open_tracer(Address.parse(usb_server))
+    with open_provider(usb_server, f"file:{_pin_file(folder)}", ledger=ledger, tracer=tracer) as provider:
         for identity in provider.identities():
             say(f"Identity     {identity.role.value}: {identity.certificate.subject.rfc4514_string()}")
         say(f"Signed       {_sign(provider.identity(KeyRole.SIGNATURE), folder)}")

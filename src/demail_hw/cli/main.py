@@ -21,12 +21,16 @@ __all__ = ["main"]
 # command -> module: attribute is the command's name with an underscore
 _COMMANDS: Final = {
     "card": "demail_hw.cli.card",
+    "certs": "demail_hw.cli.certs",
+    "csr": "demail_hw.cli.csr",
     "decrypt": "demail_hw.cli.decrypt",
     "demo": "demail_hw.cli.demo",
+    "pin": "demail_hw.cli.pin",
     "probe": "demail_hw.cli.probe",
     "readers": "demail_hw.cli.readers",
     "sign": "demail_hw.cli.sign",
     "simulate": "demail_hw.cli.simulate",
+    "trace": "demail_hw.cli.trace",
 }
 
 
@@ -53,13 +57,22 @@ class _LazyGroup(click.Group):
     type=click.Path(file_okay=False, path_type=Path),
     help="Where the PIN ledger is; else $STATE_DIRECTORY, else demail-hw in the user's state folder.",
 )
+@click.option(
+    "--trace",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Record every exchange with the card there, PINs and what it deciphers masked.",
+)
+@click.option("--trace-decipher", "deciphered", is_flag=True, help="Record what it deciphers too: keys of messages.")
 @click.pass_context
-def _group(context: click.Context, verbose: bool, state_dir: Path | None) -> None:
+def _group(
+    context: click.Context, verbose: bool, state_dir: Path | None, trace: Path | None, deciphered: bool
+) -> None:
     """A key on a smartcard, wherever the card is.
 
     A card is named by an address: usbip://HOST/ (the only reader of a USB server), usbip://HOST/serial=NUMBER,
-    usbip://HOST/04e6:5710, usbip://HOST/1-1 (a bus id names a socket, not a reader), sim:netkey3 (simulated).
-    ?card=ICCSN and ?reader=SERIAL refuse any other.
+    usbip://HOST/04e6:5710, usbip://HOST/1-1 (a bus id names a socket, not a reader), sim:netkey3 (simulated),
+    replay:FILE (recorded). ?card=ICCSN and ?reader=SERIAL refuse any other.
 
     \b
     Exit codes: 0 done, 1 internal, 2 usage, 3 not found, 4 card or reader, 5 PIN,
@@ -69,7 +82,7 @@ def _group(context: click.Context, verbose: bool, state_dir: Path | None) -> Non
 
     if verbose:
         logging.getLogger().setLevel(logging.DEBUG)
-    context.obj = Settings(state_dir=state_dir)
+    context.obj = Settings(state_dir=state_dir, trace=trace, deciphered=deciphered)
 
 
 def _warn(

@@ -49,7 +49,8 @@ def pin_option(function: _Command) -> _Command:
         "--pin",
         required=True,
         metavar="SOURCE",
-        help="prompt:, file:PATH (mode 600), credential:NAME (systemd), env:NAME (warned), keyring:SERVICE/USER.",
+        help="prompt:, file:PATH (mode 600), credential:NAME (systemd), fd:N, env:NAME (warned) or "
+        "keyring:SERVICE/USER.",
     )(function)
 
 

@@ -14,10 +14,12 @@ from typing import Final, TypeAlias
 
 import click
 
+from demail_hw.cli.file_access import FileAccess
 from demail_hw.errors import HardwareError
 
 __all__ = [
     "JSON_OPTION",
+    "USUAL",
     "JsonValue",
     "LogHandler",
     "Report",
@@ -32,6 +34,8 @@ __all__ = [
 JSON_OPTION: Final = "--json"
 _PRIVATE: Final = 0o600
 _PUBLIC: Final = 0o666  # less the umask
+
+USUAL: Final = FileAccess()
 
 JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
 
@@ -117,6 +121,7 @@ def deliver(
     text: str,
     *,
     private: bool = False,
+    access: FileAccess = USUAL,
 ) -> None:
     """Write a result where it belongs, and report on it.
 
@@ -126,16 +131,17 @@ def deliver(
     if path == "-" and report.as_json:
         report.show({**result, "content": base64.b64encode(content).decode()}, "")
         return
-    write_output(path, content, private=private)
+    write_output(path, content, private=private, access=access)
     if path != "-":
         report.show(result, f"{path}: {len(content)} bytes{text}")
 
 
-def write_output(path: str, content: bytes, *, private: bool = False) -> None:
+def write_output(path: str, content: bytes, *, private: bool = False, access: FileAccess = USUAL) -> None:
     """Write a result to a file, or to standard output for ``-``.
 
     The file appears whole or not at all: it is written beside its place and renamed. A file that was there keeps its
-    mode, and a link stays one; a new one that is ``private`` is for its owner alone.
+    mode, and a link stays one; a new one that is ``private`` is for its owner alone. ``access`` is set before
+    there is anything in it to read.
     """
     with os_errors_of(path):
         if path == "-":
@@ -145,7 +151,7 @@ def write_output(path: str, content: bytes, *, private: bool = False) -> None:
         if target.exists() and not target.is_file():  # a device or a pipe cannot be replaced
             target.write_bytes(content)
         else:
-            _replace(target, content, _PRIVATE if private else _PUBLIC)
+            _replace(target, content, _PRIVATE if private else _PUBLIC, access)
 
 
 def _write_standard_output(content: bytes) -> None:
@@ -156,15 +162,16 @@ def _write_standard_output(content: bytes) -> None:
         stream.write(content)
 
 
-def _replace(target: Path, content: bytes, new_mode: int) -> None:
+def _replace(target: Path, content: bytes, new_mode: int, access: FileAccess) -> None:
     mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
     draft = target.with_name(f".demail-hw-{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, new_mode if mode is None else mode)
     try:
         with os.fdopen(descriptor, "wb") as stream:
+            if mode is not None:
+                os.fchmod(descriptor, mode)
+            access.apply(descriptor)
             stream.write(content)
-        if mode is not None:
-            draft.chmod(mode)
         draft.replace(target)
     except BaseException:
         draft.unlink(missing_ok=True)

@@ -1,16 +1,23 @@
 """``demail-hw readers``: which readers there are."""
 
+import contextlib
+import logging
+from collections.abc import Sequence
+
 import click
 
 from demail_hw.address import Address
 from demail_hw.cli.options import ADDRESS
 from demail_hw.cli.output import JsonValue, Report, json_option
+from demail_hw.cli.reader_watch import ReaderEvent, ReaderWatch
+from demail_hw.cli.simulator_process import ended_by_signals
 from demail_hw.errors import HardwareError
 from demail_hw.interfaces import ReaderInfo
 from demail_hw.registry import find_readers
 
 __all__ = ["readers_command"]
 
+_LOG = logging.getLogger(__name__)
 _EVERYWHERE = (Address("usbip", host="127.0.0.1"), Address("sim"))
 _CARD = {True: "card", False: "no card", None: "card not asked"}
 _USE = {True: "in use", False: "free", None: "use not known"}
@@ -18,9 +25,18 @@ _USE = {True: "in use", False: "free", None: "use not known"}
 
 @click.command("readers")
 @click.argument("addresses", metavar="[URI]...", type=ADDRESS, nargs=-1)
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Go on, until Ctrl-C, with a line for whatever comes or goes; looked at every second. A reader of a USB "
+    "server is held meanwhile.",
+)
 @json_option
-def readers_command(addresses: tuple[Address, ...], report: Report) -> None:
+def readers_command(addresses: tuple[Address, ...], watch: bool, report: Report) -> None:
     """List the readers at the addresses, or at a USB server on this machine and the simulated cards."""
+    if watch:
+        _watch(addresses or _EVERYWHERE, report)
+        return
     if addresses:
         found = [info for address in addresses for info in find_readers(address)]
     else:
@@ -34,6 +50,34 @@ def _if_there(address: Address) -> tuple[ReaderInfo, ...]:
     except HardwareError as error:
         click.echo(f"{address}: {error.message}", err=True)
         return ()
+
+
+def _watch(addresses: Sequence[Address], report: Report) -> None:
+    with ended_by_signals(), ReaderWatch(addresses, _complain) as readers, contextlib.suppress(KeyboardInterrupt):
+        while True:
+            for event in readers.look():
+                report.show(_event_facts(event), _event_line(event))
+            readers.pause()
+
+
+def _complain(address: str, error: HardwareError) -> None:
+    _LOG.warning("%s: %s", address, error.message)
+
+
+def _event_facts(event: ReaderEvent) -> dict[str, JsonValue]:
+    info = event.reader
+    return {
+        "event": event.event.value,
+        "address": info.address,
+        "name": info.name,
+        "serial": info.serial,
+        "at": event.at.isoformat(),
+    }
+
+
+def _event_line(event: ReaderEvent) -> str:
+    at = event.at.astimezone().isoformat(" ", "seconds")
+    return f"{at}  {event.event.value}  {event.reader.address}  {event.reader.name}"
 
 
 def _facts(info: ReaderInfo) -> JsonValue:

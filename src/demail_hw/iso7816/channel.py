@@ -7,7 +7,7 @@ from demail_hw.errors import Layer, ProtocolViolation
 from demail_hw.interfaces import CardConnection, Deadline
 from demail_hw.iso7816.apdu import CommandApdu, ResponseApdu
 from demail_hw.iso7816.processors import ApduProcessor, Send, default_processors
-from demail_hw.iso7816.trace import Exchange, TracedExchange, Tracer
+from demail_hw.iso7816.trace import TracedExchange, Tracer
 
 __all__ = ["Channel"]
 
@@ -31,9 +31,7 @@ class Channel:
         tracer: Tracer | None = None,
     ) -> None:
         self.connection: Final = connection
-        self._exchange: Exchange = (
-            connection.transmit if tracer is None else TracedExchange(connection.transmit, tracer)
-        )
+        self._exchange = connection.transmit if tracer is None else TracedExchange(connection, tracer)
         stack = default_processors(connection.limits) if processors is None else processors
         send: Send = self._transmit
         for processor in reversed(stack):

@@ -11,7 +11,7 @@ from demail_hw.address import Address
 from demail_hw.errors import UnexpectedCard
 from demail_hw.interfaces import CardConnection, Deadline, Reader, ShareMode, Timeouts
 from demail_hw.iso7816.channel import Channel
-from demail_hw.iso7816.trace import LoggingTracer, SeveralTracers, Tracer
+from demail_hw.iso7816.trace import LoggingTracer, ReaderOpened, SeveralTracers, Tracer
 from demail_hw.registry import open_reader
 from demail_hw.tcos.card import TcosCard
 from demail_hw.tcos.recognition import recognise
@@ -27,7 +27,8 @@ class CardSession:
     Whenever the connection's epoch has changed, and after every failure, ATR and ICCSN are read again before anything
     else is done: what is in the reader may be another card by then, and must not get the PIN of the first.
 
-    ``tracer``: what sees every exchange, masked; beside the logger ``demail_hw.apdu``, if that takes DEBUG.
+    ``tracer``: what sees reader, ATR and every exchange, masked; beside the logger ``demail_hw.apdu``, if that takes
+    DEBUG.
 
     A context manager; closing it powers the card off and lets the reader go.
     """
@@ -61,6 +62,8 @@ class CardSession:
         with contextlib.ExitStack() as resources:
             reader = open_reader(parsed, timeouts=times)
             resources.callback(reader.close)
+            if tracer is not None:
+                tracer.trace(ReaderOpened(reader.name, reader.serial))
             share = ShareMode(parsed.share or ShareMode.EXCLUSIVE.value)
             connection = reader.connect(share, deadline=time.monotonic() + times.command)
             resources.callback(connection.close)

@@ -1,24 +1,37 @@
 """The certificates on a card: unwrapped, paired with their keys by public key, and with their chain."""
 
+import contextlib
 import logging
 from collections.abc import Iterator, Sequence
+from typing import assert_never
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 from demail_hw.errors import CardError, CertificateError, FileNotFound, KeyNotFound, ProtocolViolation
 from demail_hw.interfaces import Deadline
 from demail_hw.iso7816 import tlv
 from demail_hw.tcos.card import TcosCard
-from demail_hw.tcos.layout import Application, KeySlot
+from demail_hw.tcos.layout import Application, KeySlot, StorageForm
 from demail_hw.tcos.public_key_file import PublicKeyParts
 
-__all__ = ["build_chain", "read_issuers", "read_key_certificate", "unwrap"]
+__all__ = [
+    "build_chain",
+    "decode_certificate",
+    "form_of",
+    "read_issuers",
+    "read_key_certificate",
+    "read_public_key",
+    "unwrap",
+    "wrap",
+]
 
 _LOG = logging.getLogger(__name__)
 _SEQUENCE = 0x30
 _OBJECT_IDENTIFIER = 0x06
+_USER_CERTIFICATE = bytes.fromhex("550424")  # 2.5.4.36
 
 
 def unwrap(content: bytes) -> bytes | None:
@@ -38,6 +51,23 @@ def unwrap(content: bytes) -> bytes | None:
         return _first_object(outer.value[len(object_identifier) :])[1]
     except ProtocolViolation as error:
         raise CertificateError(f"A certificate file is broken: {error.message}") from error
+
+
+def wrap(der: bytes, form: StorageForm) -> bytes:
+    """What an EF holds for a certificate: the way back from :func:`unwrap`."""
+    match form:
+        case StorageForm.BARE:
+            return der
+        case StorageForm.CONTAINER:
+            return tlv.Tlv(_SEQUENCE, tlv.Tlv(_OBJECT_IDENTIFIER, _USER_CERTIFICATE).encode() + der).encode()
+        case _:
+            assert_never(form)
+
+
+def form_of(content: bytes) -> StorageForm:
+    """The form of what :func:`unwrap` found a certificate in."""
+    inner = content[tlv.decode_header(content).size :]
+    return StorageForm.CONTAINER if inner[0] == _OBJECT_IDENTIFIER else StorageForm.BARE
 
 
 def _first_object(content: bytes) -> tuple[tlv.Tlv, bytes]:
@@ -74,6 +104,30 @@ def read_key_certificate(card: TcosCard, key: KeySlot, *, deadline: Deadline) ->
     raise KeyNotFound(f"The card holds no certificate for the {key.label}.")
 
 
+def read_public_key(card: TcosCard, key: KeySlot, *, deadline: Deadline) -> CertificatePublicKeyTypes | None:
+    """The public half of a key; inside a transaction. None if nothing on the card tells it.
+
+    It is in EF.PK; where the card has no EF.PK, in the first of the key's certificates that is none of the broken.
+    Errors: :class:`~demail_hw.errors.CertificateError` if EF.PK is broken.
+    """
+    parts = _read_public_key(card, key, deadline)
+    if parts is not None:
+        return _rsa_key(parts, key)
+    for file_id in key.certificate_files:
+        with contextlib.suppress(CertificateError):
+            certificate = _read_certificate(card, key.application, file_id, deadline)
+            if certificate is not None:
+                return certificate.public_key()
+    return None
+
+
+def _rsa_key(parts: PublicKeyParts, key: KeySlot) -> rsa.RSAPublicKey:
+    try:
+        return rsa.RSAPublicNumbers(parts.exponent, parts.modulus).public_key()
+    except ValueError as error:
+        raise CertificateError(f"What the card holds as public half of the {key.label} is no RSA key.") from error
+
+
 def _read_public_key(card: TcosCard, key: KeySlot, deadline: Deadline) -> PublicKeyParts | None:
     file = key.public_key_file
     if file is None:
@@ -95,16 +149,25 @@ def _read_certificate(
         return None
     except (CardError, CertificateError) as error:
         raise CertificateError(f"EF {file_id:04X}: {error.message}") from error
+    if der is None:
+        return None
     try:
-        return None if der is None else _decode(der)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        return decode_certificate(der)
+    except CertificateError as error:
         raise CertificateError(f"The certificate in EF {file_id:04X} is broken.") from error
 
 
-def _decode(der: bytes) -> x509.Certificate:
-    certificate = x509.load_der_x509_certificate(der)
-    # These are decoded when they are asked for: now, so that what is broken in them is found here.
-    certificate.public_key(), certificate.subject, certificate.issuer
+def decode_certificate(der: bytes) -> x509.Certificate:
+    """A certificate with names and a public key that can be used.
+
+    Errors: :class:`~demail_hw.errors.CertificateError`.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        # These are decoded when they are asked for: now, so that what is broken in them is found here.
+        certificate.public_key(), certificate.subject, certificate.issuer
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        raise CertificateError("This is no certificate that can be used.") from error
     return certificate
 
 

@@ -87,14 +87,8 @@ class PinGuard:
         return self._admit(card, pin, self._ledger.records(self._serial), deadline=deadline)
 
     def check_null_pin(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> PinStatus:
-        """How the PIN is. :class:`~demail_hw.errors.PinRefused` unless it was never set."""
-        status = card.pin_status(pin, deadline=deadline)
-        if status.state is not PinState.NULL_PIN:
-            raise PinRefused(
-                f"The PIN {pin.name.value} is not the NullPIN; nothing was sent.",
-                remedy="Change it with the PIN that it has now: demail-hw pin change.",
-            )
-        return status
+        """How the PIN is. :class:`~demail_hw.errors.PinRefused` unless it was never set, and may be."""
+        return self._admit_null_pin(card, pin, self._ledger.records(self._serial), deadline=deadline)
 
     def ask(self, pin: PinSlot) -> Pin:
         """The PIN from its source, for the caller to wipe.
@@ -163,7 +157,7 @@ class PinGuard:
         """
         check_form(new, pin)
         with self._ledger.page(self._serial, deadline=deadline) as page, Pin(card.profile.null_pin) as null_pin:
-            status = self.check_null_pin(card, pin, deadline=deadline)
+            status = self._admit_null_pin(card, pin, page.records, deadline=deadline)
             permit = PinPermit(_GUARD_KEY, PinOperation.INITIALIZE, pin.reference, (null_pin, new))
             with _written_ahead(page, permit, {pin: status}, asked=pin):
                 card.change(pin, permit, deadline=deadline)
@@ -187,14 +181,32 @@ class PinGuard:
         self, card: TcosCard, pin: PinSlot, records: Mapping[str, PinRecord], *, deadline: Deadline
     ) -> PinStatus:
         """How the PIN is; raise if it may not be sent."""
+        self._stop_after_refusal(pin, records)
         record = records.get(pin.name.value)
-        if record is not None and record.state is PinRecordState.REFUSED and not self._attended:
-            raise _refused_before(pin, record)
         status = card.pin_status(pin, deadline=deadline)
         _check_status(pin, status, kept=self._kept)
         if record is not None and record.state is PinRecordState.PENDING and not self._attended:
             _check_nothing_was_lost(pin, record, status)
         return status
+
+    def _admit_null_pin(
+        self, card: TcosCard, pin: PinSlot, records: Mapping[str, PinRecord], *, deadline: Deadline
+    ) -> PinStatus:
+        # It has tries too, and no card tells how many: an attempt that the card refused is the only one. One without
+        # an end is none, if the PIN still was never set.
+        self._stop_after_refusal(pin, records)
+        status = card.pin_status(pin, deadline=deadline)
+        if status.state is not PinState.NULL_PIN:
+            raise PinRefused(
+                f"The PIN {pin.name.value} is not the NullPIN; nothing was sent.",
+                remedy="Change it with the PIN that it has now: demail-hw pin change.",
+            )
+        return status
+
+    def _stop_after_refusal(self, pin: PinSlot, records: Mapping[str, PinRecord]) -> None:
+        record = records.get(pin.name.value)
+        if record is not None and record.state is PinRecordState.REFUSED and not self._attended:
+            raise _refused_before(pin, record)
 
 
 @contextlib.contextmanager

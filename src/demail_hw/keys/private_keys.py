@@ -18,6 +18,7 @@ __all__ = [
     "EcOperations",
     "RsaOperations",
     "card_private_key",
+    "check_kind",
 ]
 
 
@@ -30,10 +31,18 @@ def card_private_key(key: KeySlot, public_key: CertificatePublicKeyTypes, operat
 
     Errors: :class:`~demail_hw.errors.CertificateError` if the card's key cannot be of this kind or on this curve.
     """
+    known = check_kind(key, public_key)
+    if isinstance(known, rsa.RSAPublicKey):
+        return CardRsaPrivateKey(known, operations)
+    return CardEcPrivateKey(known, operations)
+
+
+def check_kind(key: KeySlot, public_key: CertificatePublicKeyTypes) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
+    """The public key, if the card's key can be of its kind. Errors: as :func:`card_private_key`."""
     if isinstance(public_key, rsa.RSAPublicKey) and not key.curves:
-        return CardRsaPrivateKey(public_key, operations)
+        return public_key
     if isinstance(public_key, ec.EllipticCurvePublicKey) and public_key.curve.name in key.curves:
-        return CardEcPrivateKey(public_key, operations)
+        return public_key
     expected = f"an EC key on {' or '.join(sorted(key.curves))}" if key.curves else "an RSA key"
     raise CertificateError(
         f"The certificate of the {key.label} holds {_kind(public_key)}, where the card has {expected}.",

@@ -15,7 +15,7 @@ from demail_hw.identity import Identity, KeyRole, PrivateKey
 from demail_hw.interfaces import Buffer, Deadline, KeyProvider, PinLedger, Timeouts
 from demail_hw.iso7816.trace import Tracer
 from demail_hw.keys.card_session import CardSession
-from demail_hw.keys.certificates import build_chain, read_issuers, read_key_certificate
+from demail_hw.keys.certificates import build_chain, read_issuers, read_key_certificate, read_public_key
 from demail_hw.keys.pin_guard import PinGuard
 from demail_hw.keys.private_keys import card_private_key
 from demail_hw.pin_ledger import ledger_for
@@ -23,7 +23,7 @@ from demail_hw.pin_sources import CallablePinSource, parse_pin_source
 from demail_hw.secrets import PinSource
 from demail_hw.tcos.layout import KeyOperation, KeySlot, PinName, PinSlot, Profile
 
-__all__ = ["TcosKeyProvider", "open_provider"]
+__all__ = ["TcosKeyProvider", "bare_private_key", "open_provider"]
 
 _LOG = logging.getLogger(__name__)
 _STRONG_RSA: Final = 2048
@@ -57,6 +57,45 @@ def open_provider(
         provider = TcosKeyProvider(session, source, ledger=book, which=pin_name)
         guard.pop_all()
     return provider
+
+
+def bare_private_key(
+    session: CardSession,
+    role: KeyRole,
+    source: PinSource | None,
+    *,
+    ledger: PinLedger,
+    which: PinName = PinName.GLOBAL,
+    attended: bool = False,
+) -> PrivateKey:
+    """A key of an open card without its certificate, which it need not have yet: to request one.
+
+    ``which`` and ``ledger`` as in :func:`open_provider`; ``attended``: a person types the PIN.
+
+    Errors: :class:`~demail_hw.errors.KeyNotFound` if the PIN opens no such key, or if nothing on the card tells its
+    public half; :class:`~demail_hw.errors.CertificateError` if that is broken.
+    """
+    card = session.card
+    pin = _pin_of(card.profile, which)
+    key = next((each for each in card.profile.keys_opened_by(pin) if each.role is role), None)
+    if key is None:
+        raise _opens_no(which, role)
+    with session.transaction() as deadline:
+        public_key = read_public_key(card, key, deadline=deadline)
+    if public_key is None:
+        raise KeyNotFound(
+            f"Nothing on the card tells the public half of the {key.label}: there is no EF.PK and no certificate.",
+            remedy="Import the first certificate that its issuer made for it.",
+        )
+    guard = PinGuard(source, serial=session.serial, ledger=ledger, attended=attended)
+    return card_private_key(key, public_key, _CardKey(session, guard, key, pin))
+
+
+def _opens_no(which: PinName, role: KeyRole) -> KeyNotFound:
+    return KeyNotFound(
+        f"The PIN {which.value} opens no {role.value} key on this card.",
+        remedy="Name another PIN (which= or --which).",
+    )
 
 
 def _pin_source(pin: PinSource | str | Callable[[], Buffer] | None) -> PinSource | None:
@@ -178,10 +217,7 @@ class TcosKeyProvider:
             return found
         if found is not None:
             raise found.with_traceback(None)  # it is kept: without this, it would grow with each call
-        raise KeyNotFound(
-            f"The PIN {self._which.value} opens no {role.value} key on this card.",
-            remedy="Name another PIN (which= or --which).",
-        )
+        raise _opens_no(self._which, role)
 
     def close(self) -> None:
         """Let the card go. Closing twice is allowed."""

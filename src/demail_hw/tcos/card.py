@@ -14,6 +14,7 @@ from demail_hw.secrets import PinPermit
 from demail_hw.tcos import commands
 from demail_hw.tcos.answers import check, check_pin_answer
 from demail_hw.tcos.layout import Application, KeySlot, PinSlot, Profile, PublicKeyFile
+from demail_hw.tcos.open_file import OpenFile, size_of
 from demail_hw.tcos.public_key_file import EXPONENT_RECORD, MODULUS_RECORD, PublicKeyParts, RecordForm, decode_number
 
 __all__ = ["PinState", "PinStatus", "TcosCard"]
@@ -119,7 +120,7 @@ class TcosCard:
         except FileNotFound as error:
             raise UnexpectedCard("The card has no EF.GDO and so no serial number.", command=error.command) from error
         number = tlv.find(tlv.decode_all(content), _ICCSN_TAG)
-        if number is None:
+        if number is None or not number.value:
             raise UnexpectedCard("The card's EF.GDO holds no serial number.")
         return number.value.hex().upper()
 
@@ -146,6 +147,17 @@ class TcosCard:
             if len(content) >= wanted:
                 break
         return bytes(content[:wanted])
+
+    def open_file(self, application: Application, file_id: int, *, deadline: Deadline) -> OpenFile:
+        """Select a transparent EF to read and write it; it stays open until another method is called.
+
+        Errors: :class:`~demail_hw.errors.FileNotFound`; :class:`~demail_hw.errors.ProtocolViolation` if the card does
+        not say how long it is.
+        """
+        self._select(application, deadline)
+        command = commands.select_for_control_parameters(file_id)
+        size = size_of(check(self._send(command, deadline), command))
+        return OpenFile(self._channel, size)
 
     def read_public_key(self, application: Application, file: PublicKeyFile, *, deadline: Deadline) -> PublicKeyParts:
         """An EF.PK: record 1 is the modulus, record 2 the exponent.

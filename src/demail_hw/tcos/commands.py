@@ -16,7 +16,9 @@ __all__ = [
     "reset_retry_counter",
     "select_application",
     "select_elementary_file",
+    "select_for_control_parameters",
     "select_master_file",
+    "update_binary",
     "verify",
 ]
 
@@ -40,11 +42,28 @@ def select_elementary_file(file_id: int) -> CommandApdu:
     return CommandApdu(0x00, 0xA4, 0x02, 0x0C, (file_id.to_bytes(2, "big"),), name="SELECT EF")
 
 
+def select_for_control_parameters(file_id: int) -> CommandApdu:
+    """SELECT an EF under the current DF; its control parameters come back (ISO 7816-4, 11.1.1 and 7.4)."""
+    data = (file_id.to_bytes(2, "big"),)
+    return CommandApdu(0x00, 0xA4, 0x02, 0x04, data, MAX_SHORT_NE, "SELECT EF (FCP)")
+
+
 def read_binary(offset: int, ne: int = MAX_SHORT_NE) -> CommandApdu:
     """READ BINARY of the current EF (ISO 7816-4, 11.2.3). ``offset``: below 0x8000."""
+    p1, p2 = _offset(offset)
+    return CommandApdu(0x00, 0xB0, p1, p2, ne=ne, name="READ BINARY")
+
+
+def update_binary(offset: int, data: Buffer) -> CommandApdu:
+    """UPDATE BINARY of the current EF (ISO 7816-4, 11.2.5). ``offset``: below 0x8000."""
+    p1, p2 = _offset(offset)
+    return CommandApdu(0x00, 0xD6, p1, p2, (data,), name="UPDATE BINARY")
+
+
+def _offset(offset: int) -> tuple[int, int]:
     if not 0 <= offset < 0x8000:
         raise ValueError(f"offset {offset} is not in 0..32767")
-    return CommandApdu(0x00, 0xB0, offset >> 8, offset & 0xFF, ne=ne, name="READ BINARY")
+    return offset >> 8, offset & 0xFF
 
 
 def read_record(number: int) -> CommandApdu:

@@ -6,7 +6,7 @@ Source: the table of OpenSC (pkcs15-tcos) and the log of a real card in OpenSC's
 from typing import Final
 
 from demail_hw.identity import KeyRole
-from demail_hw.tcos.layout import Application, KeySlot, PinName, PinSlot, Profile
+from demail_hw.tcos.layout import Application, CertificateFile, CertificateKind, KeySlot, PinName, PinSlot, Profile
 from demail_hw.tcos.netkey import TCOS3_ATRS, TCOS3_RAW_RSA
 
 __all__ = ["IDKEY"]
@@ -45,4 +45,10 @@ IDKEY: Final = Profile(
         PinSlot(PinName.PUK, 0x01, None, frozenset(), PinName.GLOBAL, range(8, 25)),
     ),
     chain_files=(),
+    # OpenSC calls all six writable; the last three belong to keys that have no role here.
+    writable_certificates=frozenset({0x4331, 0x4332}),
+    further_certificates=tuple(
+        CertificateFile(application, identifier, CertificateKind.USER, writable=True)
+        for application, identifier in ((_DF07, 0x4333), (_DF08, 0x4332), (_DF08, 0x4333))
+    ),
 )

@@ -6,12 +6,15 @@ What differs between two cards is a value here and never a branch in the code th
 import dataclasses
 import enum
 from fnmatch import fnmatchcase
+from typing import Final
 
 from demail_hw.identity import KeyRole
 from demail_hw.tcos.public_key_file import RecordForm
 
 __all__ = [
     "Application",
+    "CertificateFile",
+    "CertificateKind",
     "ControlReferenceTemplate",
     "KeyAccess",
     "KeyOperation",
@@ -22,7 +25,11 @@ __all__ = [
     "PublicKeyFile",
     "SecurityEnvironment",
     "SelectionMethod",
+    "StorageForm",
 ]
+
+
+_USER_FILES: Final = 0x43
 
 
 class SelectionMethod(enum.IntEnum):
@@ -154,13 +161,46 @@ class KeySlot:
         return self.access.operation
 
 
+class CertificateKind(enum.Enum):
+    """Whose a certificate is."""
+
+    CARD = "card certificate"
+    USER = "user certificate"
+    CA = "CA certificate"
+
+
+class StorageForm(enum.Enum):
+    """How an EF holds a certificate."""
+
+    BARE = "bare"
+    CONTAINER = "container"
+    """userCertificate: ``SEQUENCE { OBJECT IDENTIFIER 2.5.4.36, Certificate }``"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CertificateFile:
+    """An EF in which a certificate can be. ``writable``: a PIN that opens the application's keys lets write it."""
+
+    application: Application
+    identifier: int
+    kind: CertificateKind
+    writable: bool = False
+
+    @property
+    def name(self) -> str:
+        """For people: application and file identifier."""
+        return f"{self.application.name}/{self.identifier:04X}"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Profile:
     """A kind of card.
 
     ``atrs``: its ATRs in hexadecimal, where ``?`` is any digit. ``main``: the application that only this kind has
     among those with the same ATR. ``chain_files``: where the certificates of its issuers may be. ``null_pin``: what
-    stands for a PIN that was never set.
+    stands for a PIN that was never set. ``writable_certificates``: which of the keys' certificate files are for the
+    user to write. ``further_certificates``: files that belong to no key here. ``certificate_form``: how a
+    certificate is written where the card holds none to go by.
     """
 
     name: str
@@ -170,6 +210,9 @@ class Profile:
     pins: tuple[PinSlot, ...]
     chain_files: tuple[tuple[Application, int], ...]
     null_pin: bytes = bytes(6)
+    writable_certificates: frozenset[int] = frozenset()
+    further_certificates: tuple[CertificateFile, ...] = ()
+    certificate_form: StorageForm = StorageForm.CONTAINER
 
     def has_atr(self, atr: bytes) -> bool:
         """Whether a card with this ATR can be of this kind."""
@@ -183,3 +226,28 @@ class Profile:
     def keys_opened_by(self, pin: PinSlot) -> tuple[KeySlot, ...]:
         """The keys that a PIN opens."""
         return tuple(key for key in self.keys if key.application in pin.opens)
+
+    def pins_that_open(self, application: Application) -> tuple[PinSlot, ...]:
+        """The PINs that open the keys of an application, and so let one write its certificates (assumed)."""
+        return tuple(pin for pin in self.pins if application in pin.opens)
+
+    @property
+    def certificate_files(self) -> tuple[CertificateFile, ...]:
+        """Every EF in which a certificate can be: those of the keys, the issuers', the others."""
+        of_keys = [
+            CertificateFile(key.application, identifier, _kind(identifier), identifier in self.writable_certificates)
+            for key in self.keys
+            for identifier in key.certificate_files
+        ]
+        issuers = [CertificateFile(*place, CertificateKind.CA) for place in self.chain_files]
+        return (*of_keys, *issuers, *self.further_certificates)
+
+    def key_of(self, file: CertificateFile) -> KeySlot | None:
+        """The key that a file is for."""
+        places = ((key, key.application, key.certificate_files) for key in self.keys)
+        return next((key for key, df, files in places if df is file.application and file.identifier in files), None)
+
+
+def _kind(identifier: int) -> CertificateKind:
+    """By the numbers that TCOS cards give the certificate files of a key: 43xx are the user's."""
+    return CertificateKind.USER if identifier >> 8 == _USER_FILES else CertificateKind.CARD

@@ -9,6 +9,8 @@ from typing import Final
 from demail_hw.identity import KeyRole
 from demail_hw.tcos.layout import (
     Application,
+    CertificateFile,
+    CertificateKind,
     ControlReferenceTemplate,
     KeyAccess,
     KeyOperation,
@@ -63,6 +65,10 @@ _NOTHING: Final[frozenset[Application]] = frozenset()
 _PUK_LENGTHS: Final = range(8, 17)
 
 _CHAIN_FILES: Final = ((NKS, 0xC008), (SIGG, 0xC008), (SIGG, 0xC00E))
+_USER_CERTIFICATES: Final = frozenset({0x4331, 0x4332, 0x43B1, 0x43B2, 0x4371, 0x4372})
+"""OpenSC calls them writable, and netkey-tool writes them."""
+_ROOT: Final = CertificateFile(NKS, 0xB000, CertificateKind.CA)
+"""DIN 66291 has the root's public key there; GnuPG asks it for a certificate."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,6 +135,9 @@ NETKEY3: Final = Profile(
         PinSlot(PinName.SIGG_2, 0x83, SIGG, _SIGG_ONLY, PinName.SIGG_1, _PUK_LENGTHS),
     ),
     chain_files=_CHAIN_FILES,
+    writable_certificates=_USER_CERTIFICATES,
+    # C201: of the fourth key, RSA-1024, which has no role here.
+    further_certificates=(CertificateFile(NKS, 0xC201, CertificateKind.CARD), _ROOT),
 )
 
 # --- TCOS 2
@@ -155,4 +164,6 @@ NETKEY2: Final = Profile(
         PinSlot(PinName.SIGG_1, 0x81, SIGG, _SIGG_ONLY),
     ),
     chain_files=_CHAIN_FILES,
+    writable_certificates=_USER_CERTIFICATES,
+    further_certificates=(_ROOT,),
 )

@@ -10,6 +10,8 @@ from typing import Final
 from demail_hw.identity import KeyRole
 from demail_hw.tcos.layout import (
     Application,
+    CertificateFile,
+    CertificateKind,
     ControlReferenceTemplate,
     KeyAccess,
     KeyOperation,
@@ -59,4 +61,17 @@ SIGNATURE_CARD_V2: Final = Profile(
     ),
     chain_files=((NKS, 0xC208), (NKS, 0xC20E)),
     null_pin=b"00000",
+    # It is delivered without C000, C200 and C500: the holder fetches the three certificates and writes them (GnuPG).
+    writable_certificates=frozenset(
+        {0xC000, 0xC200, 0xC500, 0x4331, 0x4332, 0x43B1, 0x43B2, 0x4371, 0x4372},
+    ),
+    further_certificates=(
+        CertificateFile(NKS, 0xC201, CertificateKind.CARD, writable=True),
+        CertificateFile(NKS, 0xC108, CertificateKind.CA),
+        CertificateFile(NKS, 0xC10E, CertificateKind.CA),
+        CertificateFile(NKS, 0xB000, CertificateKind.CA),
+        CertificateFile(_ESIGN, 0xC001, CertificateKind.CARD),
+        CertificateFile(_ESIGN, 0xC000, CertificateKind.CA),
+        CertificateFile(_ESIGN, 0xC00E, CertificateKind.CA),
+    ),
 )

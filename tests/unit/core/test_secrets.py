@@ -32,6 +32,27 @@ def test_a_pin_is_wiped_where_it_lies() -> None:
         _ = pin.buffer
 
 
+def test_a_pin_in_place_is_not_copied_and_is_wiped_there() -> None:
+    memory = bytearray(b"123456 and more")
+    with Pin.in_place(memoryview(memory)[:6]) as pin:
+        assert len(pin) == 6
+        view = pin.buffer
+        memory[0] = ord("9")
+        assert bytes(view) == b"923456"
+    assert memory == bytes(6) + b" and more"
+    assert bytes(view) == bytes(6)  # whoever still has a view of it sees the zeros
+    assert len(pin) == 0
+    with pytest.raises(ValueError, match="wiped"):
+        _ = pin.buffer
+    pin.wipe()  # once more is allowed
+
+
+def test_any_other_buffer_is_copied() -> None:
+    for given in (b"123456", memoryview(bytearray(b"123456"))):
+        Pin(given).wipe()
+        assert bytes(given) == b"123456"
+
+
 def test_a_permit_is_good_once_and_only_the_guard_issues_it() -> None:
     with pytest.raises(TypeError, match="guard"):
         PinPermit(object(), PinOperation.CHANGE, 0, (Pin(b"123456"),))

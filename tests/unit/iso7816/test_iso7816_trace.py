@@ -3,19 +3,24 @@ import logging
 import pytest
 
 from demail_hw.errors import CardMute, Outcome, ProtocolViolation
-from demail_hw.interfaces import CardConnection, CardLimits
-from demail_hw.iso7816.apdu import SECRET_INSTRUCTIONS, CommandApdu
-from demail_hw.iso7816.channel import Channel
+from demail_hw.interfaces import Buffers, CardLimits
+from demail_hw.iso7816.apdu import SECRET_INSTRUCTIONS
 from demail_hw.iso7816.trace import (
     EXTENDED_LIMITS,
+    BadTrace,
+    CardPowered,
+    CommandSent,
     LoggingTracer,
+    PowerUp,
+    ReaderOpened,
     Recorder,
-    ReplayConnection,
+    SeveralTracers,
     Trace,
+    TracedExchange,
     TraceEntry,
+    TraceEvent,
     mask,
 )
-from demail_hw.transaction_lock import TransactionLock
 
 DEADLINE = 1e12
 ATR = "3bbf96008131fe5d00640411030131c073f701d00090007d"
@@ -31,10 +36,6 @@ TEXT = f"""\
 > 0020008106313233343536
 <  63c2
 """
-
-
-def replay(text: str) -> ReplayConnection:
-    return ReplayConnection(Trace.parse(text), TransactionLock())
 
 
 # --- Masking ---------------------------------------------------------------------------------------------------
@@ -122,8 +123,9 @@ def test_a_command_may_be_without_response() -> None:
     ],
 )
 def test_a_line_that_is_none_is_named(text: str) -> None:
-    with pytest.raises(ProtocolViolation, match="Line 2 of the trace"):
+    with pytest.raises(ProtocolViolation, match="Line 2 of the trace") as caught:
         Trace.parse(text)
+    assert caught.value.outcome is Outcome.NOT_SENT
 
 
 def test_a_second_response_is_named() -> None:
@@ -137,6 +139,191 @@ def test_a_malformed_secret_command_stays_masked() -> None:
 
 def test_a_half_masked_secret_is_masked_whole() -> None:
     assert Trace.parse("> 0020008106**3233343536").entries[0].command == "0020008106" + "**" * 6
+
+
+# What a tracer in a file writes, and what people write into it.
+SEVERAL = f"""\
+# demail-hw 0.1.0, trace begun 2026-11-24T14:42:31+00:00
+# reader: Identiv uTrust 2700 F, Köln
+# reader serial: 53692013000000
+# connected ATR {ATR}
+# SELECT MF
+> 00a4000c023f00
+# no answer: CardRemoved: The card was taken out.
+# connected ATR {ATR[:-2]}ff
+> 00a4000c023f00
+<  9000
+# the ATR 3b00 of another card
+# connected ATR
+> 00b0000004
+"""
+
+
+def test_reader_and_later_power_ups_are_read() -> None:
+    trace = Trace.parse(SEVERAL)
+    assert (trace.reader, trace.serial) == ("Identiv uTrust 2700 F, Köln", "53692013000000")
+    assert trace.atr == bytes.fromhex(ATR)
+    assert trace.powered == (PowerUp(1, bytes.fromhex(ATR[:-2] + "ff")),)
+    assert [entry.failure for entry in trace.entries] == ["CardRemoved: The card was taken out.", "", ""]
+    assert Trace.parse(trace.format()) == trace
+
+
+def test_only_the_words_of_a_tracer_are_a_power_up() -> None:
+    text = f"> 00a4000c\n<  9000\n# the card with the ATR {ATR}\n> 00a4000c\n<  9000\n"
+    trace = Trace.parse(text)
+    assert trace.atr == bytes.fromhex(ATR)
+    assert trace.powered == ()
+
+
+def test_an_unknown_atr_may_be_written_down() -> None:
+    trace = Trace((TraceEntry("00a4000c", "9000"),), powered=(PowerUp(1, b""),))
+    assert Trace.parse(trace.format()) == trace
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_any_end_of_line_will_do(end: str) -> None:
+    assert Trace.parse(SEVERAL.replace("\n", end)) == Trace.parse(SEVERAL)
+
+
+@pytest.mark.parametrize("odd", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029", "\ufffd", "\0"])
+def test_nothing_else_ends_a_comment(odd: str) -> None:
+    assert Trace.parse(f"# odd{odd}> 00\n> 00a4000c\n").entries[0].line == 2
+
+
+def test_a_line_that_is_longer_than_any_apdu_is_named() -> None:
+    longest = "> 00d60000" + "000000"[:6] + "ab" * 65535 + "0000"
+    assert len(Trace.parse(longest).entries[0].command) == 2 * 65544
+    for line in ("> " + "00" * 200_000, "# " + "x" * 300_000, "x" * 300_000):
+        with pytest.raises(BadTrace, match="Line 2 of the trace is longer than any command") as caught:
+            Trace.parse(f"# trace\n{line}\n")
+        assert caught.value.line == 2
+
+
+@pytest.mark.parametrize(("response", "data", "status"), [
+    ("9000", "", 0x9000), ("5a00ff6282", "5a00ff", 0x6282), ("", "", None), ("90", "", None), ("****", "", None),
+    ("**9000", "**", 0x9000),
+])  # fmt: skip
+def test_data_and_status_of_a_response(response: str, data: str, status: int | None) -> None:
+    entry = TraceEntry("00a4000c", response)
+    assert (entry.data, entry.status) == (data, status)
+
+
+# --- Recording -------------------------------------------------------------------------------------------------
+
+
+class Connection:
+    """A card that answers as told, and whose epoch somebody else may change."""
+
+    limits = EXTENDED_LIMITS
+
+    def __init__(self, *answers: bytes | BaseException) -> None:
+        self.atr = bytes.fromhex(ATR)
+        self.epoch = 0
+        self._answers = iter(answers)
+
+    def transmit(self, command: Buffers, *, deadline: float) -> bytes:
+        answer = next(self._answers)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+class Witness:
+    """A tracer that keeps the events."""
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        self.enabled = enabled
+        self.events: list[TraceEvent] = []
+
+    def trace(self, event: TraceEvent) -> None:
+        self.events.append(event)
+
+
+VERIFY = (bytes.fromhex("0020008106"), bytearray(b"123456"))
+MASKED_VERIFY = "0020008106" + "**" * 6
+
+
+def exchange(connection: Connection, tracer: Witness | Recorder, *commands: Buffers) -> None:
+    traced = TracedExchange(connection, tracer)  # type: ignore[arg-type]  # it needs no more of a connection
+    for command in commands:
+        traced(command, deadline=DEADLINE)
+
+
+def test_a_command_is_told_before_it_leaves() -> None:
+    witness = Witness()
+    told_before: list[TraceEvent] = []
+
+    class Curious(Connection):
+        def transmit(self, command: Buffers, *, deadline: float) -> bytes:
+            told_before.extend(witness.events)
+            return b"\x90\0"
+
+    exchange(Curious(), witness, VERIFY)
+    assert told_before == [CardPowered(bytes.fromhex(ATR)), CommandSent(MASKED_VERIFY)]
+    assert witness.events[2:] == [TraceEntry(MASKED_VERIFY, "9000")]
+
+
+def test_a_new_epoch_is_told_with_the_atr() -> None:
+    recorder, connection = Recorder(), Connection(*[b"\x90\0"] * 4)
+    traced = TracedExchange(connection, recorder)  # type: ignore[arg-type]
+    for epoch in (3, 3, 4, 4):
+        connection.epoch = epoch
+        traced((b"\0\xa4\0\x0c",), deadline=DEADLINE)
+    trace = recorder.recorded()
+    assert trace.atr == bytes.fromhex(ATR)
+    assert trace.powered == (PowerUp(2, bytes.fromhex(ATR)),)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (CardMute("The card does not answer.\nNever."), "CardMute: The card does not answer.?Never."),
+        (ValueError("123456"), "ValueError"),
+        (KeyboardInterrupt("123456"), "KeyboardInterrupt"),
+    ],
+)
+def test_why_no_answer_came_is_told(error: BaseException, told: str) -> None:
+    recorder = Recorder()
+    with pytest.raises(type(error)):
+        exchange(Connection(error), recorder, VERIFY)
+    (entry,) = recorder.recorded().entries
+    assert (entry.command, entry.response, entry.failure) == (MASKED_VERIFY, "", told)
+    assert list(entry.lines()) == [f"> {MASKED_VERIFY}", f"# no answer: {told}"]
+    assert Trace.parse(entry.format()).entries[0].failure == told
+
+
+def test_who_wants_nothing_is_told_nothing() -> None:
+    witness = Witness(enabled=False)
+    exchange(Connection(b"\x90\0"), witness, VERIFY)
+    assert witness.events == []
+
+
+def test_several_tracers_see_the_same() -> None:
+    first, second, deaf = Witness(), Witness(), Witness(enabled=False)
+    several = SeveralTracers((first, deaf, second))
+    several.trace(CommandSent("00"))
+    assert several.enabled
+    assert (first.events, second.events, deaf.events) == ([CommandSent("00")], [CommandSent("00")], [])
+    assert not SeveralTracers((deaf,)).enabled
+
+
+def test_a_recorder_knows_the_reader() -> None:
+    recorder = Recorder()
+    for name, serial in (("first", "1"), ("second", "2")):
+        recorder.trace(ReaderOpened(name, serial))
+    assert (recorder.recorded().reader, recorder.recorded().serial) == ("first", "1")
+
+
+@pytest.mark.parametrize(
+    ("name", "written"), [("uTrust\n> 00", "uTrust?> 00"), ("Köln\u2028", "Köln?"), ("a\0", "a?")]
+)
+def test_a_name_cannot_break_out_of_its_line(name: str, written: str) -> None:
+    trace = Trace((), reader=name, serial=name)
+    assert trace.format() == f"# reader: {written}\n# reader serial: {written}\n"
+
+
+def test_the_limits_are_those_of_extended_apdus() -> None:
+    assert CardLimits(True, 65544, 65538) == EXTENDED_LIMITS
 
 
 # --- Logging ---------------------------------------------------------------------------------------------------
@@ -168,112 +355,3 @@ def test_a_log_can_be_read_as_a_trace(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "test.trace"):
         tracer.trace(TraceEntry("002a808601aa00", "5ec2e79000"))
     assert Trace.parse("\n".join(caplog.messages)).entries == (TraceEntry("002a808601aa00", "******9000"),)
-
-
-# --- Replay ----------------------------------------------------------------------------------------------------
-
-
-def test_a_recorded_card_answers() -> None:
-    connection: CardConnection = replay(TEXT)
-    assert connection.atr == bytes.fromhex(ATR)
-    assert connection.limits == EXTENDED_LIMITS
-    with connection.transaction(deadline=DEADLINE):
-        assert connection.transmit((bytes.fromhex("00a4000c02"), b"\x3f\0"), deadline=DEADLINE) == b"\x90\0"
-        assert connection.transmit((bytes.fromhex("00b0000004"),), deadline=DEADLINE).hex() == "5a0a89496282"
-        assert connection.transmit((bytes.fromhex("0020008106"), b"999999"), deadline=DEADLINE).hex() == "63c2"
-    assert isinstance(connection, ReplayConnection)
-    assert connection.exhausted
-
-
-def test_what_was_recorded_can_be_replayed() -> None:
-    source, recorder = replay(TEXT), Recorder()
-    commands = [
-        CommandApdu(0, 0xA4, 0, 0x0C, (b"\x3f\0",)),
-        CommandApdu(0, 0xB0, 0, 0, ne=4),
-        CommandApdu(0, 0x20, 0, 0x81, (b"123456",)),
-    ]
-    with source.transaction(deadline=DEADLINE):
-        channel = Channel(source, tracer=recorder)
-        first = [channel.send(command, deadline=DEADLINE) for command in commands]
-    copy = ReplayConnection(Trace.parse(recorder.recorded(source.atr).format()), TransactionLock())
-    with copy.transaction(deadline=DEADLINE):
-        channel = Channel(copy)
-        assert [channel.send(command, deadline=DEADLINE) for command in commands] == first
-    assert copy.atr == source.atr
-
-
-@pytest.mark.parametrize(
-    ("skip", "command", "message"),
-    [
-        (0, "00b0000004", "Line 3 of the trace has 00a4000c023f00, and 00b0000004 came."),
-        (2, "002000810731323334353637", "Line 8 of the trace has 0020008106************, and"),
-        (2, "002c008106313233343536", "and 002c008106************ came."),
-        (3, "0020008106313233343536", "The trace has ended, and 0020008106************ came."),
-    ],
-)
-def test_another_command_is_a_violation_that_names_the_line(skip: int, command: str, message: str) -> None:
-    trace = Trace.parse(TEXT)
-    connection = ReplayConnection(trace, TransactionLock())
-    with connection.transaction(deadline=DEADLINE):
-        for sent in ("00a4000c023f00", "00b0000004", "0020008106303030303030")[:skip]:
-            connection.transmit((bytes.fromhex(sent),), deadline=DEADLINE)
-        with pytest.raises(ProtocolViolation) as caught:
-            connection.transmit((bytes.fromhex(command),), deadline=DEADLINE)
-    assert message in str(caught.value)
-    assert "3132" not in str(caught.value)
-    assert caught.value.outcome is Outcome.NOT_SENT
-
-
-def test_a_long_command_is_named_by_its_beginning() -> None:
-    connection = replay("> 002a9e9a" + "ff" * 200)
-    with connection.transaction(deadline=DEADLINE), pytest.raises(ProtocolViolation) as caught:
-        connection.transmit((bytes(200),), deadline=DEADLINE)
-    assert len(str(caught.value)) < 200
-
-
-def test_an_entry_from_memory_is_named_by_its_number() -> None:
-    connection = ReplayConnection(Trace((TraceEntry("00a4000c", "9000"),)), TransactionLock())
-    with connection.transaction(deadline=DEADLINE), pytest.raises(ProtocolViolation, match="Exchange 1 of the trace"):
-        connection.transmit((b"\0\0\0\0",), deadline=DEADLINE)
-
-
-def test_a_mismatch_does_not_move_the_trace_on() -> None:
-    connection = replay(TEXT)
-    with connection.transaction(deadline=DEADLINE):
-        with pytest.raises(ProtocolViolation):
-            connection.transmit((b"\0\0\0\0",), deadline=DEADLINE)
-        assert connection.transmit((bytes.fromhex("00a4000c023f00"),), deadline=DEADLINE) == b"\x90\0"
-
-
-def test_a_missing_response_is_a_mute_card() -> None:
-    connection = replay("> 00a4000c\n")
-    with connection.transaction(deadline=DEADLINE), pytest.raises(CardMute, match="Line 1"):
-        connection.transmit((bytes.fromhex("00a4000c"),), deadline=DEADLINE)
-
-
-def test_a_masked_response_cannot_be_replayed() -> None:
-    connection = replay("> 00a4000c\n< ** 9000\n")
-    with connection.transaction(deadline=DEADLINE), pytest.raises(ProtocolViolation, match="masked response"):
-        connection.transmit((bytes.fromhex("00a4000c"),), deadline=DEADLINE)
-
-
-def test_no_command_outside_a_transaction_or_after_the_end() -> None:
-    connection = replay(TEXT)
-    with pytest.raises(RuntimeError):
-        connection.transmit((bytes.fromhex("00a4000c023f00"),), deadline=DEADLINE)
-    connection.close()
-    connection.close()
-    with connection.transaction(deadline=DEADLINE), pytest.raises(RuntimeError):
-        connection.transmit((bytes.fromhex("00a4000c023f00"),), deadline=DEADLINE)
-
-
-def test_a_reset_begins_a_new_epoch() -> None:
-    connection = replay(TEXT)
-    before = connection.epoch
-    connection.reset(deadline=DEADLINE)
-    assert connection.epoch != before
-
-
-def test_the_limits_can_be_chosen() -> None:
-    limits = CardLimits(False, 261, 258)
-    assert ReplayConnection(Trace(()), TransactionLock(), limits=limits).limits == limits

@@ -1,12 +1,17 @@
 """What the PIN guard sends, counted by the card itself."""
 
+import contextlib
+import dataclasses
+import datetime
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from demail_hw.errors import (
+    CardError,
     CardRemoved,
     DeadlineExceeded,
     HardwareError,
@@ -19,25 +24,33 @@ from demail_hw.errors import (
     ReaderBusy,
 )
 from demail_hw.interfaces import Buffer, Buffers, PinLedger, PinOperation, PinRecord, PinRecordState
-from demail_hw.keys.pin_guard import PinGuard
+from demail_hw.keys.pin_guard import WAYS_BACK, PinGuard
 from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
+from demail_hw.secrets import Pin
 from demail_hw.tcos.card import PinState, TcosCard
 from demail_hw.tcos.layout import PinName, PinSlot
 from demail_hw.tcos.profiles import NETKEY3
+from demail_hw_simulators.card.card import SimulatedTcosCard
 from demail_hw_simulators.card.personalities import open_card
 from demail_hw_simulators.interfaces import SimulatedCard
 from demail_hw_simulators.sim_reader import SimulatedConnection, SimulatedReader
 
 GLOBAL = NETKEY3.pin(PinName.GLOBAL)
 RIGHT, WRONG = b"123456", b"975310"
+VERIFY, CHANGE, RESET = 0x20, 0x24, 0x2C
 
 
 class Bench:
-    """A card on a table: the guard's view of it, and how many VERIFYs with a PIN it has seen."""
+    """A card on a table: the guard's view of it, how many VERIFYs with a PIN it has seen, and its PIN commands.
+
+    ``answer``: what it says to a VERIFY, ``other_answer``: to the other PIN commands.
+    """
 
     def __init__(self, card: SimulatedCard | None = None) -> None:
         self.verifies = 0
+        self.sent: list[int] = []
+        self.other_answer: Callable[[bytes], bytes] | None = None
         self.answer: Callable[[bytes], bytes] | None = None
         self.simulated = card or open_card("netkey3")
         self.connection: SimulatedConnection = SimulatedReader(self).connect(deadline=self.deadline)
@@ -54,8 +67,13 @@ class Bench:
         self.simulated.power_off()
 
     def transmit(self, command: bytes) -> bytes:
+        if command[1] in {CHANGE, RESET}:
+            self.sent.append(command[1])
+            if self.other_answer:
+                return self.other_answer(command)
         if command[1] == 0x20 and len(command) > 5:
             self.verifies += 1
+            self.sent.append(command[1])
             if self.answer:
                 return self.answer(command)
         return self.simulated.transmit(command)
@@ -414,3 +432,380 @@ def test_buffers_reach_the_connection_uncopied(bench: Bench) -> None:
     (_, pin) = seen[-1]
     assert isinstance(pin, memoryview)
     assert pin.obj is store
+
+
+# --- change, unblock, initialize
+
+PUK = NETKEY3.pin(PinName.PUK)
+NEW, RIGHT_PUK, WRONG_PUK = b"864209", b"12345678", b"99999999"
+PENDING, REFUSED, ACCEPTED = PinRecordState.PENDING, PinRecordState.REFUSED, PinRecordState.ACCEPTED
+
+
+def blocked_card() -> SimulatedTcosCard:
+    card = open_card("netkey3")
+    card.power_on()
+    for _ in range(3):
+        card.transmit(bytes.fromhex("0020000006") + WRONG)
+    return card
+
+
+def change(keeper: PinGuard, bench: Bench, old: bytes = RIGHT, new: bytes = NEW) -> None:
+    deadline = bench.deadline
+    with bench.connection.transaction(deadline=deadline), Pin(old) as first, Pin(new) as second:
+        keeper.change(bench.card, GLOBAL, first, second, deadline=deadline)
+
+
+def unblock(keeper: PinGuard, bench: Bench, puk: bytes = RIGHT_PUK, new: bytes = NEW) -> None:
+    deadline = bench.deadline
+    with bench.connection.transaction(deadline=deadline), Pin(puk) as first, Pin(new) as second:
+        keeper.unblock(bench.card, GLOBAL, first, second, deadline=deadline)
+
+
+def initialize(keeper: PinGuard, bench: Bench, null_pin: bytes = bytes(6), new: bytes = NEW) -> None:
+    bench.card.profile = dataclasses.replace(NETKEY3, null_pin=null_pin)
+    deadline = bench.deadline
+    with bench.connection.transaction(deadline=deadline), Pin(new) as second:
+        keeper.initialize(bench.card, GLOBAL, second, deadline=deadline)
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """What is done to which card. ``asked``: the PIN that the card compares. ``noted``: those in the ledger."""
+
+    act: Callable[..., None]
+    card: Callable[[], SimulatedTcosCard]
+    operation: PinOperation
+    command: int
+    asked: str
+    wrong: bytes
+    noted: dict[str, int | None]
+
+
+USES = {
+    "change": Use(change, lambda: open_card("netkey3"), PinOperation.CHANGE, CHANGE, "global", WRONG, {"global": 3}),
+    "unblock": Use(unblock, blocked_card, PinOperation.UNBLOCK, RESET, "puk", WRONG_PUK, {"global": 0, "puk": 3}),
+    "initialize": Use(
+        initialize,
+        lambda: open_card("netkey3-fresh"),
+        PinOperation.INITIALIZE,
+        CHANGE,
+        "global",
+        b"000000",
+        {"global": None},
+    ),
+}
+each_use = pytest.mark.parametrize("use", USES.values(), ids=USES)
+
+
+def noted(ledger: PinLedger) -> dict[str, tuple[PinRecordState, PinOperation, int | None]]:
+    return {
+        name: (record.state, record.operation, record.retries_left) for name, record in ledger.records(CARD).items()
+    }
+
+
+def accepts(bench: Bench, pin: bytes) -> bool:
+    """Would the card take it? Asked past the guard, and powered anew."""
+    with bench.connection.transaction(deadline=bench.deadline):
+        bench.connection.reset(deadline=bench.deadline)
+        answer = bench.simulated.transmit(bytes.fromhex("0020000006") + pin)
+        bench.connection.reset(deadline=bench.deadline)
+    return answer == b"\x90\x00"
+
+
+@each_use
+def test_accepted(use: Use) -> None:
+    bench, ledger = Bench(use.card()), MemoryPinLedger()
+    use.act(guard(None, ledger), bench)
+    assert bench.sent == [use.command]
+    assert noted(ledger) == {name: (ACCEPTED, use.operation, left) for name, left in use.noted.items()}
+    assert accepts(bench, NEW)
+    bench.verify(guard(NEW, ledger))
+
+
+@each_use
+def test_it_is_noted_before_it_leaves(use: Use) -> None:
+    bench, ledger = Bench(use.card()), MemoryPinLedger()
+    seen: list[object] = []
+
+    def look(command: bytes) -> bytes:
+        seen.append(noted(ledger))
+        return bench.simulated.transmit(command)
+
+    bench.other_answer = look
+    use.act(guard(None, ledger), bench)
+    assert seen == [{name: (PENDING, use.operation, left) for name, left in use.noted.items()}]
+
+
+@each_use
+def test_refused_once_and_not_sent_again(use: Use) -> None:
+    bench, ledger = Bench(use.card()), MemoryPinLedger()
+    with pytest.raises(PinIncorrect) as caught:
+        use.act(guard(None, ledger), bench, use.wrong)
+    assert caught.value.retries_left == 2
+    assert noted(ledger) == {use.asked: (REFUSED, use.operation, use.noted[use.asked])}
+    for _ in range(2):
+        with pytest.raises(PinRefused, match=f"refused the PIN {use.asked} at .* not sent again"):
+            use.act(guard(None, ledger, kept=0), bench)
+    assert bench.sent == [use.command]
+    guard(None, ledger).clear(NETKEY3.pin(PinName(use.asked)), deadline=bench.deadline)
+    use.act(guard(None, ledger, kept=1), bench)
+    assert bench.sent == [use.command] * 2
+    assert accepts(bench, NEW)
+
+
+@each_use
+def test_a_person_may_go_on_after_a_refusal(use: Use) -> None:
+    bench, ledger = Bench(use.card()), MemoryPinLedger()
+    with pytest.raises(PinIncorrect):
+        use.act(guard(None, ledger), bench, use.wrong)
+    use.act(guard(None, ledger, attended=True, kept=1), bench)
+    assert accepts(bench, NEW)
+
+
+@each_use
+@pytest.mark.parametrize("status", ["6a80", "6700", "6982", "6983", "6985"])
+def test_a_refusal_for_another_reason_stops_too(use: Use, status: str) -> None:
+    """Such as a new PIN that the card does not like; the card says that it has changed nothing."""
+    bench, ledger = Bench(use.card()), MemoryPinLedger()
+    bench.other_answer = lambda command: bytes.fromhex(status)
+    with pytest.raises(CardError) as caught:
+        use.act(guard(None, ledger), bench)
+    assert caught.value.outcome is Outcome.REFUSED
+    assert noted(ledger) == {use.asked: (REFUSED, use.operation, use.noted[use.asked])}
+
+
+@each_use
+@pytest.mark.parametrize("status", ["6581", "6600", "6f00", "6100"])
+def test_a_status_word_that_proves_nothing_leaves_it_open(use: Use, status: str) -> None:
+    bench, ledger = Bench(use.card()), MemoryPinLedger()
+    bench.other_answer = lambda command: bytes.fromhex(status)
+    with pytest.raises(CardError) as caught:
+        use.act(guard(None, ledger), bench)
+    assert caught.value.outcome is Outcome.UNKNOWN
+    assert caught.value.remedy == WAYS_BACK[use.operation]
+    assert noted(ledger) == {name: (PENDING, use.operation, left) for name, left in use.noted.items()}
+
+
+@each_use
+@pytest.mark.parametrize("committed", [False, True], ids=["before", "after"])
+def test_no_answer_stops_everything_unattended_and_says_the_way_back(use: Use, committed: bool) -> None:
+    """Before and after the card's commit: nobody can tell which."""
+    bench, ledger = Bench(use.card()), MemoryPinLedger()
+
+    def say_nothing(command: bytes) -> bytes:
+        if committed:
+            bench.simulated.transmit(command)
+        return mute(command)
+
+    bench.other_answer = say_nothing
+    with pytest.raises(DeadlineExceeded) as caught:
+        use.act(guard(None, ledger), bench)
+    assert caught.value.remedy == WAYS_BACK[use.operation]
+    bench.other_answer = None
+    assert noted(ledger) == {name: (PENDING, use.operation, left) for name, left in use.noted.items()}
+    for pin in (RIGHT, NEW):
+        with pytest.raises((PinRefused, PinBlocked, PinNotInitialized)) as stopped:
+            bench.verify(guard(pin, ledger, kept=0))
+        if isinstance(stopped.value, PinRefused):
+            assert f"attempt to {use.operation.value} the PIN global" in stopped.value.message
+            assert stopped.value.remedy == WAYS_BACK[use.operation]
+    assert bench.sent == [use.command]
+    assert accepts(bench, NEW) is committed
+
+
+@pytest.mark.parametrize("committed", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("name", ["change", "unblock"])
+def test_what_has_no_end_is_not_begun_again_unattended(name: str, committed: bool) -> None:
+    use = USES[name]
+    bench, ledger = Bench(use.card()), MemoryPinLedger()
+    bench.other_answer = lambda command: mute(bench.simulated.transmit(command) if committed else command)
+    with pytest.raises(DeadlineExceeded):
+        use.act(guard(None, ledger), bench)
+    bench.other_answer = None
+    with pytest.raises(PinRefused, match="not known") as caught:
+        use.act(guard(None, ledger), bench)
+    assert caught.value.remedy == WAYS_BACK[use.operation]
+    assert bench.sent == [use.command]
+
+
+def test_an_initialization_without_an_end_is_begun_again_if_the_card_says_it_never_was_set() -> None:
+    bench, ledger = Bench(open_card("netkey3-fresh")), MemoryPinLedger()
+    bench.other_answer = mute
+    with pytest.raises(DeadlineExceeded):
+        initialize(guard(None, ledger), bench)
+    bench.other_answer = None
+    initialize(guard(None, ledger), bench)
+    assert accepts(bench, NEW)
+    with pytest.raises(PinRefused, match="not the NullPIN"):
+        initialize(guard(None, ledger), bench)
+    assert bench.sent == [CHANGE] * 2
+
+
+@pytest.mark.parametrize("committed", [False, True], ids=["old PIN counts", "new PIN counts"])
+def test_the_way_back_of_a_person_after_a_change_without_an_end(committed: bool) -> None:
+    bench, ledger = Bench(), MemoryPinLedger()
+    bench.other_answer = lambda command: mute(bench.simulated.transmit(command) if committed else command)
+    with pytest.raises(DeadlineExceeded):
+        change(guard(None, ledger), bench)
+    if not committed:
+        with pytest.raises(PinIncorrect):
+            bench.verify(guard(NEW, ledger, attended=True))
+    counts = NEW if committed else RIGHT
+    bench.verify(guard(counts, ledger, attended=True, kept=1))
+    bench.connection.reset(deadline=bench.deadline)
+    bench.verify(guard(counts, ledger))
+
+
+@each_use
+def test_what_never_became_one_of_these_was_none(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, ledger = Bench(use.card()), MemoryPinLedger()
+    before = PinRecord(ACCEPTED, PinOperation.VERIFY, datetime.datetime.now(datetime.UTC), 3)
+    with ledger.page(CARD, deadline=bench.deadline) as page:
+        page.write(dict.fromkeys(use.noted, before))
+    with monkeypatch.context() as patch:
+        for name in ("change", "unblock"):
+            patch.setattr(TcosCard, name, gone)
+        with pytest.raises(CardRemoved):
+            use.act(guard(None, ledger), bench)
+    assert ledger.records(CARD) == dict.fromkeys(use.noted, before)
+    use.act(guard(None, ledger), bench)
+    assert bench.sent == [use.command]
+
+
+@pytest.mark.parametrize("bad", [b"", b"12345", b"1" * 17, b"12345\n", b"123 56", "12345ä".encode()])
+@pytest.mark.parametrize(
+    ("name", "which"),
+    [("change", "current"), ("change", "new"), ("unblock", "current"), ("unblock", "new"), ("initialize", "new")],
+)
+def test_a_malformed_one_is_not_sent(name: str, which: str, bad: bytes) -> None:
+    use = USES[name]
+    bench, ledger = Bench(use.card()), MemoryPinLedger()
+    act = functools.partial(use.act, guard(None, ledger), bench)
+    with pytest.raises(PinRefused, match="nothing was sent"):
+        act(bad) if which == "current" else act(new=bad)
+    assert bench.sent == []
+    assert noted(ledger) == {}
+
+
+def test_a_null_pin_is_neither_changed_nor_does_it_unblock() -> None:
+    bench = Bench(open_card("netkey3-fresh"))
+    with pytest.raises(PinNotInitialized):
+        change(guard(None), bench)
+    null_puk = Bench(blocked_card())
+    assert isinstance(null_puk.simulated, SimulatedTcosCard)
+    null_puk.simulated.file_system.root.pins[PUK.reference]._value = None
+    with pytest.raises(PinNotInitialized):
+        unblock(guard(None), null_puk)
+    assert bench.sent == null_puk.sent == []
+
+
+def test_a_blocked_pin_is_not_changed() -> None:
+    bench = Bench(blocked_card())
+    with pytest.raises(PinBlocked):
+        change(guard(None), bench)
+    assert bench.sent == []
+
+
+def test_what_is_set_is_not_initialized(bench: Bench) -> None:
+    with pytest.raises(PinRefused, match="not the NullPIN"):
+        initialize(guard(None), bench)
+    assert bench.sent == []
+
+
+@pytest.mark.parametrize("act", [change, unblock])
+@pytest.mark.parametrize(("left", "kept", "goes"), [(2, 2, False), (1, 2, False), (2, 1, True), (1, 0, True)])
+def test_the_last_tries_of_what_is_compared_are_kept(
+    act: Callable[[PinGuard, Bench], None], left: int, kept: int, goes: bool
+) -> None:
+    card = blocked_card() if act is unblock else open_card("netkey3")
+    card.file_system.root.pins[1 if act is unblock else 0].tries = left
+    bench = Bench(card)
+    if goes:
+        act(guard(None, kept=kept), bench)
+    else:
+        with pytest.raises(PinRefused, match=f"PIN {'puk' if act is unblock else 'global'} has .* kept for people"):
+            act(guard(None, kept=kept), bench)
+    assert len(bench.sent) == goes
+
+
+def test_a_puk_without_tries_is_not_sent() -> None:
+    card = blocked_card()
+    card.file_system.root.pins[PUK.reference].tries = 0
+    bench = Bench(card)
+    with pytest.raises(PinBlocked, match="PIN puk"):
+        unblock(guard(None, kept=0), bench)
+    assert bench.sent == []
+
+
+def test_a_refusal_of_the_pin_does_not_stop_its_puk() -> None:
+    """That is what it is for."""
+    bench, ledger = Bench(), MemoryPinLedger()
+    for _ in range(3):
+        with pytest.raises((PinIncorrect, PinBlocked)):
+            bench.verify(guard(WRONG, ledger, kept=0, attended=True))
+    assert noted(ledger) == {"global": (REFUSED, PinOperation.VERIFY, 1)}
+    unblock(guard(None, ledger), bench)
+    bench.verify(guard(NEW, ledger))
+
+
+@each_use
+def test_clear_forgets_one_pin_and_gives_what_was_known(use: Use) -> None:
+    bench, ledger = Bench(use.card()), MemoryPinLedger()
+    bench.other_answer = mute
+    with pytest.raises(DeadlineExceeded):
+        use.act(guard(None, ledger), bench)
+    keeper = guard(None, ledger)
+    for name in use.noted:
+        cleared = keeper.clear(NETKEY3.pin(PinName(name)), deadline=bench.deadline)
+        assert cleared is not None
+        assert (cleared.state, cleared.operation) == (PENDING, use.operation)
+        assert name not in noted(ledger)
+        assert keeper.clear(NETKEY3.pin(PinName(name)), deadline=bench.deadline) is None
+    bench.other_answer = None
+    use.act(keeper, bench)
+    assert accepts(bench, NEW)
+
+
+class Unwritable(MemoryPinLedger):
+    """Takes so many notes, and then none."""
+
+    notes = 0
+
+    @contextlib.contextmanager
+    def page(self, card: str, *, deadline: float) -> Iterator[Any]:
+        with super().page(card, deadline=deadline) as page:
+            write = page.write
+
+            def note(records: Any) -> None:
+                if not self.notes:
+                    raise PinRefused("The ledger is full.")
+                self.notes -= 1
+                write(records)
+
+            page.write = note
+            yield page
+            page.write = write
+
+
+@each_use
+def test_without_a_note_nothing_is_sent(use: Use) -> None:
+    bench = Bench(use.card())
+    with pytest.raises(PinRefused, match="full"):
+        use.act(guard(None, Unwritable()), bench)
+    assert bench.sent == []
+
+
+@each_use
+@pytest.mark.parametrize("refused", [False, True])
+def test_an_end_that_cannot_be_noted_leaves_the_note_before(
+    use: Use, refused: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench, ledger = Bench(use.card()), Unwritable()
+    ledger.notes = 1
+    if refused:
+        with pytest.raises(PinIncorrect):
+            use.act(guard(None, ledger), bench, use.wrong)
+    else:
+        use.act(guard(None, ledger), bench)
+    assert {state for state, _, _ in noted(ledger).values()} == {PENDING}
+    assert "could not be noted: The ledger is full." in caplog.text

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from demail_hw.errors import HardwareError, PinIncorrect
+from demail_hw.errors import HardwareError, PinIncorrect, UnexpectedCard
 from demail_hw.interfaces import PinOperation
 from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit
 from demail_hw.tcos.card import PinState, TcosCard
@@ -57,6 +57,15 @@ def opened(card: SimulatedTcosCard | OneRefusal) -> Iterator[tuple[TcosCard, flo
 
 def verify(card: TcosCard, pin: bytes, deadline: float) -> None:
     card.verify(GLOBAL, PinPermit(_GUARD_KEY, PinOperation.VERIFY, GLOBAL.reference, (Pin(pin),)), deadline=deadline)
+
+
+def test_an_empty_serial_number_is_none() -> None:
+    """What is known of a card's PINs is kept under it."""
+    simulated = open_card("netkey3")
+    simulated.file_system.root.files[0x2F02].content[:] = bytes.fromhex("5a00")
+    connection = SimulatedReader(simulated).connect(deadline=time.monotonic() + 30)
+    with connection.transaction(deadline=time.monotonic() + 30), pytest.raises(UnexpectedCard, match="no serial"):
+        TcosCard(connection, NETKEY3).serial_number(deadline=time.monotonic() + 30)
 
 
 def test_a_pin_of_an_application_that_the_card_does_not_have_is_absent() -> None:

@@ -25,6 +25,9 @@ def encoded(command: CommandApdu) -> str:
         (commands.read_binary(0), "00b0000000"),
         (commands.read_binary(0x102, 16), "00b0010210"),
         (commands.read_record(2), "00b2020400"),
+        (commands.select_for_control_parameters(0x4331), "00a4020402433100"),
+        (commands.update_binary(0x102, b"\xaa\xbb"), "00d6010202aabb"),
+        (commands.update_binary(1, bytes(255)), "00d60001ff" + "00" * 255),
         (commands.pin_status(0x81), "00200081"),
         (commands.compute_digital_signature(b"\xaa" * 51), "002a9e9a33" + "aa" * 51 + "00"),
         (commands.decipher(b"\x00", b"\xbb" * 256), "002a808600010100" + "bb" * 256 + "0100"),
@@ -73,6 +76,8 @@ def test_verify_spends_its_permit_and_copies_no_pin() -> None:
 
 
 @pytest.mark.parametrize("offset", [-1, 0x8000])
-def test_offset_of_read_binary(offset: int) -> None:
+def test_offset_in_a_transparent_file(offset: int) -> None:
     with pytest.raises(ValueError, match="32767"):
         commands.read_binary(offset)
+    with pytest.raises(ValueError, match="32767"):
+        commands.update_binary(offset, b"")

@@ -29,6 +29,7 @@ ATR = "3BBF96008131FE5D00640411030131C073F701D00090007D"
 GLOBAL, PUK = NETKEY3.pin(PinName.GLOBAL), NETKEY3.pin(PinName.PUK)
 SIGNATURE, DECRYPTION = NETKEY3.keys[0], NETKEY3.keys[1]
 EF_GDO = bytes.fromhex("5a0a89490173510012345678")
+EF_SIZE = bytes.fromhex("620480020800")
 NORMAL = 0x9000
 MORE_DATA = frozenset(range(0x6100, 0x6200))
 GARBAGE = (0x0000, 0x0001, 0x00FF, 0x0090, 0x5FFF, 0x7000, 0x8FFF, 0xA000, 0xFFFF)
@@ -73,6 +74,17 @@ PROBES = (
     Probe(
         "read_record", "00b2", lambda card: card.read_public_key(NKS, SIGNATURE.public_key_file, deadline=DEADLINE)
     ),
+    Probe(
+        "select_for_control_parameters",
+        "00a40204",
+        lambda card: card.open_file(NKS, 0x4331, deadline=DEADLINE),
+    ),
+    Probe(
+        "update_binary",
+        "00d6",
+        lambda card: card.open_file(NKS, 0x4331, deadline=DEADLINE).update(0, b"\xff", deadline=DEADLINE),
+        WITHOUT_DATA,
+    ),
     Probe("verify", "00200000", lambda card: card.verify(GLOBAL, permit(), deadline=DEADLINE)),
     Probe(
         "change_reference_data",
@@ -104,9 +116,11 @@ class Card:
         self.status = NORMAL
 
     def answer(self, command: bytes) -> bytes:
-        if command.startswith(self._header) or command[1] == 0xC0:
-            return self.status.to_bytes(2, "big")
-        return (EF_GDO if command[1] == 0xB0 else b"") + b"\x90\x00"
+        tested = command.startswith(self._header) or command[1] == 0xC0
+        status = self.status if tested else NORMAL
+        answers_size = command.startswith(b"\x00\xa4\x02\x04") and status == NORMAL
+        data = EF_SIZE if answers_size else EF_GDO if command[1] == 0xB0 and not tested else b""
+        return data + status.to_bytes(2, "big")
 
 
 def outcomes(scripted, header: str, use: Callable[[TcosCard], object]) -> Iterable[tuple[int, HardwareError | None]]:

@@ -1,0 +1,78 @@
+"""``demail-hw csr``."""
+
+import click
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from demail_hw.address import Address
+from demail_hw.card_manager.requests import alternative_names, parse_subject, request_certificate
+from demail_hw.cli.card_access import open_ledger, open_session
+from demail_hw.cli.consent import is_typed
+from demail_hw.cli.options import ADDRESS, key_option, output_option, pin_option, which_option
+from demail_hw.cli.output import Report, deliver, json_option
+from demail_hw.identity import KeyRole
+from demail_hw.keys.provider import bare_private_key
+from demail_hw.pin_sources import parse_pin_source
+from demail_hw.tcos.layout import PinName
+
+__all__ = ["csr_command"]
+
+
+class _SubjectType(click.ParamType[x509.Name]):
+    """Looked at before the card is."""
+
+    name = "name"
+
+    def convert(self, value: str | x509.Name, param: click.Parameter | None, ctx: click.Context | None) -> x509.Name:
+        if isinstance(value, x509.Name):
+            return value
+        try:
+            return parse_subject(value)
+        except ValueError as error:
+            self.fail(f"{value!r} is no name in the form of RFC 4514 ({error})", param, ctx)
+
+
+@click.command("csr")
+@click.argument("address", metavar="URI", type=ADDRESS)
+@key_option
+@click.option(
+    "--subject", required=True, type=_SubjectType(), metavar="NAME", help="Whom it is for: CN=Poststelle,O=Beispiel."
+)
+@click.option("--dns", multiple=True, metavar="NAME", help="A DNS name beside the subject. May be repeated.")
+@click.option("--email", multiple=True, metavar="ADDRESS", help="A mail address beside it. May be repeated.")
+@pin_option
+@which_option
+@output_option
+@json_option
+def csr_command(
+    address: Address,
+    role: str,
+    subject: x509.Name,
+    dns: tuple[str, ...],
+    email: tuple[str, ...],
+    pin: str,
+    which: str,
+    output: str,
+    report: Report,
+) -> None:
+    """Request a certificate for a key of the card (PKCS #10, PEM), signed by the key itself.
+
+    The key needs no certificate yet where the card tells its public half.
+    """
+    try:
+        names = alternative_names(dns, email)
+    except ValueError as error:
+        raise click.UsageError(f"--dns or --email: {error}") from error
+    source = parse_pin_source(pin)
+    with open_session(address) as session:
+        key = bare_private_key(
+            session,
+            KeyRole(role),
+            source,
+            ledger=open_ledger(address),
+            which=PinName(which),
+            attended=is_typed(pin),
+        )
+        request = request_certificate(key, subject, names)
+    text = subject.rfc4514_string()
+    deliver(report, output, request.public_bytes(Encoding.PEM), {"key": role, "subject": text}, f", for {text}")

@@ -1,0 +1,379 @@
+"""The certificates of every card by the card manager: what is listed, taken in, refused, and left by an accident."""
+
+import time
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from certificate_bench import DER, IMPORTED, NKS, PIN, carry_out, ef, erase, managing, public_key, put, write
+from demail_hw.card_manager.certificates import CertificateState
+from demail_hw.errors import (
+    CertificateError,
+    FileNotFound,
+    KeyNotFound,
+    Outcome,
+    PinIncorrect,
+    PinRefused,
+    SecurityStatus,
+)
+from demail_hw.identity import KeyRole
+from demail_hw.interfaces import Timeouts
+from demail_hw.keys.card_session import CardSession
+from demail_hw.keys.certificates import unwrap, wrap
+from demail_hw.keys.provider import TcosKeyProvider
+from demail_hw.pin_ledger import MemoryPinLedger
+from demail_hw.pin_sources import CallablePinSource
+from demail_hw.tcos.layout import CertificateKind, PinName, StorageForm
+from demail_hw_simulators.ca import telesec_ca
+from demail_hw_simulators.card.card import SimulatedTcosCard
+from demail_hw_simulators.card.file_system import TransparentFile
+from demail_hw_simulators.card.personalities import PERSONALITIES, netkey3, open_card
+from demail_hw_simulators.sim_reader import SimulatedReader
+from issued import issue
+
+VERIFY, UPDATE = 0x20, 0xD6
+WRONG = b"975310"
+SIGG = 0xDF01
+EMPTY, BROKEN = CertificateState.EMPTY, CertificateState.BROKEN
+BARE, CONTAINER = StorageForm.BARE, StorageForm.CONTAINER
+
+
+def refusal(card: SimulatedTcosCard, certificate: x509.Certificate, name: str = "4331") -> CertificateError:
+    """Why it is not taken; no byte was written and no PIN sent for it."""
+    with managing(card) as certificates, pytest.raises(CertificateError) as caught:
+        certificates.plan_import(certificate, certificates.file(name))
+    assert caught.value.outcome is Outcome.NOT_SENT
+    assert (card.instructions[UPDATE], card.instructions[VERIFY]) == (0, 0)
+    return caught.value
+
+
+# --- what is listed
+
+
+@pytest.mark.parametrize("personality", PERSONALITIES)
+def test_every_file_of_every_card_is_listed_once_and_no_pin_is_asked_for(personality: str) -> None:
+    card = open_card(personality)
+    with managing(card) as certificates:
+        entries = certificates.entries()
+    names = [entry.file.name for entry in entries]
+    assert len(names) == len(set(names)) > 5
+    assert not [entry.file.name for entry in entries if entry.state is BROKEN]
+    assert {entry.form for entry in entries if entry.certificate} == {CONTAINER}
+    assert card.instructions[VERIFY] == 0
+
+
+def test_each_certificate_is_with_its_key() -> None:
+    with managing(netkey3()) as certificates:
+        found = {entry.file.name: entry for entry in certificates.entries()}
+    roles = {name: entry.key and (entry.key.application.name, entry.key.role) for name, entry in found.items()}
+    assert roles["NKS/C000"] == ("NKS", KeyRole.SIGNATURE)
+    assert roles["NKS/C200"] == ("NKS", KeyRole.ENCRYPTION)
+    assert roles["NKS/C500"] == ("NKS", KeyRole.AUTHENTICATION)
+    assert roles["SIGG/C000"] == ("SIGG", KeyRole.SIGNATURE)
+    assert roles["NKS/C201"] is None
+    assert {name for name, entry in found.items() if entry.state is EMPTY} == {
+        "NKS/4331", "NKS/4332", "NKS/43B1", "NKS/43B2", "NKS/4371", "NKS/4372", "NKS/B000",
+    }  # fmt: skip
+    assert [name for name, entry in found.items() if entry.file.kind is CertificateKind.CA] == [
+        "NKS/C008", "SIGG/C008", "SIGG/C00E", "NKS/B000",
+    ]  # fmt: skip
+
+
+def test_a_file_is_read_as_what_is_in_it() -> None:
+    card = netkey3()
+    contents = {
+        0x4331: DER,
+        0x4332: wrap(DER, CONTAINER),
+        0x43B1: DER[:-1] + b"\0" * 4000,
+        0x43B2: b"garbage",
+        0x4371: DER[:100],
+        0x4372: b"\x00",
+    }
+    for identifier, content in contents.items():
+        put(card, content[:2048], identifier)
+    with managing(card) as certificates:
+        found = {entry.file.identifier: entry for entry in certificates.entries()}
+    assert (found[0x4331].form, found[0x4331].certificate) == (BARE, IMPORTED)
+    assert (found[0x4332].form, found[0x4332].certificate) == (CONTAINER, IMPORTED)
+    assert found[0x4331].key is not None
+    assert found[0x43B2].state is found[0x4371].state is BROKEN
+    assert all(found[each].problem for each in (0x43B2, 0x4371))
+    assert found[0x4372].state is EMPTY
+
+
+def test_applications_and_files_that_a_card_lacks_are_not_listed() -> None:
+    card = netkey3()
+    del card.file_system.root.files[SIGG]
+    del card.file_system.root.files[NKS].files[0x4332]  # type: ignore[union-attr]
+    with managing(card) as certificates:
+        names = [entry.file.name for entry in certificates.entries()]
+        assert not [name for name in names if name.startswith("SIGG")]
+        assert "NKS/4332" not in names
+        with pytest.raises(KeyNotFound, match="not on this card"):
+            certificates.certificate(certificates.file("SIGG/C000"))
+        with pytest.raises(FileNotFound):
+            certificates.plan_import(IMPORTED, certificates.file("4332"))
+
+
+def test_names_of_files() -> None:
+    with managing(netkey3()) as certificates:
+        assert certificates.file("nks/43b1") is not None
+        assert certificates.file("43B1") == certificates.file("NKS/43B1")
+        with pytest.raises(KeyNotFound, match="several") as caught:
+            certificates.file("C000")
+        assert "NKS/C000, SIGG/C000" in caught.value.remedy
+        for name in ("4399", "", "NKS", "DF07/4331", "NKS/C0000"):
+            with pytest.raises(KeyNotFound, match="no certificate file"):
+                certificates.file(name)
+
+
+def test_a_certificate_with_its_chain() -> None:
+    card = netkey3()
+    put(card, b"garbage", 0x4332)
+    with managing(card) as certificates:
+        certificate = certificates.certificate_of(KeyRole.AUTHENTICATION)
+        assert certificates.certificate(certificates.file("NKS/C500")) == certificate
+        assert certificates.chain(certificate) == telesec_ca().chain
+        assert certificates.chain(IMPORTED) == ()
+        with pytest.raises(KeyNotFound, match="empty"):
+            certificates.certificate(certificates.file("4331"))
+        with pytest.raises(CertificateError, match="4332"):
+            certificates.certificate(certificates.file("4332"))
+
+
+# --- import and erase, on every card
+
+PLACES = [
+    ("netkey3", "4331", NKS, "nks-80"),
+    ("netkey3", "43B2", NKS, "nks-81"),
+    ("netkey3", "4371", NKS, "nks-82"),
+    ("netkey2", "4332", 0xDF01, "netkey2-nks-80"),
+    ("netkey2", "43B1", 0xDF01, "netkey2-nks-81"),
+    ("netkey2", "4372", 0xDF01, "netkey2-nks-82"),
+    ("idkey", "DF07/4331", 0xDF07, "idkey-df07-84"),
+    ("idkey", "DF07/4332", 0xDF07, "idkey-df07-85"),
+    ("idkey", "DF08/4331", 0xDF08, "idkey-df08-81"),
+    ("signature-card-v2", "NKS/C000", NKS, "signature-card-v2-p256-nks-80"),
+    ("signature-card-v2", "43B1", NKS, "signature-card-v2-p256-nks-81"),
+    ("signature-card-v2", "C500", NKS, "signature-card-v2-p256-nks-82"),
+    ("signature-card-v2-brainpool", "4331", NKS, "signature-card-v2-brainpool-nks-80"),
+]
+
+
+@pytest.mark.parametrize("form", StorageForm)
+@pytest.mark.parametrize(("personality", "name", "directory", "key"), PLACES)
+def test_a_certificate_goes_in_and_out(
+    personality: str, name: str, directory: int, key: str, form: StorageForm
+) -> None:
+    card = open_card(personality)
+    certificate = issue(public_key(key))
+    identifier = int(name.rpartition("/")[2], 16)
+    with managing(card) as certificates:
+        file = certificates.file(name)
+        plan = certificates.plan_import(certificate, file, form=form)
+        assert card.instructions[UPDATE] == card.instructions[VERIFY] == 0
+        carry_out(certificates, plan)
+        entry = next(entry for entry in certificates.entries() if entry.file == file)
+    assert (entry.certificate, entry.form) == (certificate, form)
+    assert entry.key is not None
+    content = bytes(ef(card, identifier, directory).content)
+    assert content == wrap(certificate.public_bytes(Encoding.DER), form).ljust(plan.size, b"\xff")
+    erase(card, name)
+    assert set(ef(card, identifier, directory).content) == {0xFF}
+    assert card.instructions[UPDATE] == len(plan.writes) * 2 - 1
+
+
+def test_the_form_is_that_of_the_other_certificates() -> None:
+    def form_on(card: SimulatedTcosCard) -> StorageForm | None:
+        with managing(card) as certificates:
+            return certificates.plan_import(IMPORTED, certificates.file("4331")).form
+
+    card = netkey3()
+    assert form_on(card) is CONTAINER
+    put(card, DER, 0x4331)
+    assert form_on(card) is BARE  # what is replaced counts first
+    put(card, b"", 0x4331)
+    put(card, DER, 0xC000)
+    assert form_on(card) is BARE
+    for directory in (NKS, SIGG):
+        for file in card.file_system.root.files[directory].files.values():  # type: ignore[union-attr]
+            if isinstance(file, TransparentFile):
+                file.content[:] = b"\xff" * file.size
+    assert form_on(card) is CONTAINER
+
+
+def test_a_shorter_certificate_leaves_nothing_of_a_longer_one() -> None:
+    card = netkey3()
+    write(card, issue(public_key(), filling=900))
+    write(card)
+    assert bytes(ef(card).content) == wrap(DER, CONTAINER).ljust(2048, b"\xff")
+
+
+def test_what_is_there_already_is_not_written_again() -> None:
+    card = netkey3()
+    write(card)
+    before = card.instructions.copy()
+    write(card)
+    erase(card, "4332")
+    assert (card.instructions[UPDATE], card.instructions[VERIFY]) == (before[UPDATE], before[VERIFY])
+
+
+def test_a_certificate_fits_to_the_last_byte() -> None:
+    def longer(by: int) -> x509.Certificate:
+        return issue(public_key(), filling=filling + by)
+
+    filling = 1000
+    filling += 2048 - len(wrap(longer(0).public_bytes(Encoding.DER), CONTAINER))
+    card = netkey3()
+    with managing(card) as certificates:
+        assert certificates.plan_import(longer(0), certificates.file("4331")).length == 2048
+    error = refusal(card, longer(1))
+    assert "2049 bytes" in error.message
+    assert "--form bare" in error.remedy
+    assert "--form" not in refusal(card, issue(public_key(), filling=4000)).remedy
+    write(card, longer(0))
+    assert unwrap(bytes(ef(card).content)) == longer(0).public_bytes(Encoding.DER)
+
+
+def test_the_file_for_a_role_is_the_first_empty_one() -> None:
+    card = netkey3()
+    with managing(card) as certificates:
+        for expected in ("NKS/4331", "NKS/4332"):
+            file = certificates.file_for(KeyRole.SIGNATURE)
+            assert file.name == expected
+            carry_out(certificates, certificates.plan_import(IMPORTED, file))
+        with pytest.raises(KeyNotFound, match="empty") as caught:
+            certificates.file_for(KeyRole.SIGNATURE)
+        assert "NKS/4331, NKS/4332" in caught.value.remedy
+
+
+def test_what_was_imported_is_a_key_providers_certificate_where_the_card_has_no_other() -> None:
+    card = netkey3()
+    put(card, b"", 0xC000)
+    write(card)
+    reader = SimulatedReader(card)
+    session = CardSession(reader, reader.connect(deadline=time.monotonic() + 30), timeouts=Timeouts())
+    with TcosKeyProvider(session, CallablePinSource(lambda: PIN), ledger=MemoryPinLedger()) as provider:
+        assert provider.identity(KeyRole.SIGNATURE).certificate == IMPORTED
+
+
+@pytest.mark.parametrize(("which", "pin"), [(PinName.NKS_1, b"111111"), (PinName.NKS_2, b"222222")])
+def test_another_pin_of_the_application_writes_too(which: PinName, pin: bytes) -> None:
+    card = netkey3()
+    with managing(card) as certificates:
+        plan = certificates.plan_import(IMPORTED, certificates.file("4331"))
+        certificates.carry_out(plan, CallablePinSource(lambda: pin), which=which)
+    assert unwrap(bytes(ef(card).content)) == DER
+
+
+def test_progress_counts_what_is_written_and_read_back() -> None:
+    steps: list[int] = []
+    with managing(netkey3()) as certificates:
+        plan = certificates.plan_import(IMPORTED, certificates.file("4331"))
+        certificates.carry_out(plan, CallablePinSource(lambda: PIN), progress=steps.append)
+    assert sum(steps) == 1 + 2047 + 1 + 2 * 2048
+
+
+# --- what is refused before a byte is written
+
+
+def test_a_certificate_of_another_key() -> None:
+    error = refusal(netkey3(), issue(public_key("nks-81")))
+    assert "belongs to the NetKey encryption key" in error.message
+    error = refusal(netkey3(), issue(public_key("idkey-df07-84")))
+    assert "belongs to no key of this card" in error.message
+    assert "csr" in error.remedy
+    assert "no key" in refusal(netkey3(), issue(public_key("signature-card-v2-p256-nks-80"))).message
+
+
+def test_a_sigg_certificate_is_not_taken_for_the_signature_key_of_netkey() -> None:
+    assert "SigG signature key" in refusal(netkey3(), issue(public_key("sigg-84"))).message
+
+
+@pytest.mark.parametrize("name", ["NKS/C000", "SIGG/C000", "C201", "NKS/C008", "B000"])
+def test_a_file_that_is_not_the_users(name: str) -> None:
+    card = netkey3()
+    assert "not for the user" in refusal(card, IMPORTED, name).message
+    with managing(card) as certificates, pytest.raises(CertificateError, match="not for the user"):
+        certificates.plan_erase(certificates.file(name))
+
+
+def test_dates_are_a_warning() -> None:
+    with managing(netkey3()) as certificates:
+        file = certificates.file("4331")
+        plans = [
+            certificates.plan_import(issue(public_key(), first_day=first, last_day=last), file)
+            for first, last in ((-2, -1), (1, 2), (-1, 1))
+        ]
+    assert ["expired" in "".join(plan.warnings) for plan in plans] == [True, False, False]
+    assert ["not valid before" in "".join(plan.warnings) for plan in plans] == [False, True, False]
+
+
+def test_where_nothing_tells_the_key_it_has_to_be_said() -> None:
+    card = open_card("signature-card-v2")
+    put(card, b"", 0xC000)
+    mine, stranger = (issue(public_key(f"signature-card-v2-p256-nks-{each}")) for each in (80, 81))
+    assert "cannot be checked" in refusal(card, mine, "NKS/C000").message
+    assert "--unchecked" in refusal(card, mine, "NKS/C000").remedy
+    with managing(card) as certificates:
+        file = certificates.file("NKS/C000")
+        with pytest.raises(CertificateError, match="where the card has an EC key"):
+            certificates.plan_import(IMPORTED, file, unchecked=True)
+        carry_out(certificates, certificates.plan_import(mine, file, unchecked=True))
+        # Now the first one tells, whatever is said.
+        with pytest.raises(CertificateError, match="encryption key"):
+            certificates.plan_import(stranger, file, unchecked=True)
+        carry_out(certificates, certificates.plan_import(mine, certificates.file("4331")))
+
+
+def test_a_file_of_a_key_that_is_not_in_the_profile_has_to_be_said() -> None:
+    card = open_card("idkey")
+    certificate = issue(public_key("idkey-df08-82"))
+    assert "cannot be checked" in refusal(card, certificate, "DF08/4332").message
+    with managing(card) as certificates:
+        carry_out(certificates, certificates.plan_import(certificate, certificates.file("DF08/4332"), unchecked=True))
+    assert unwrap(bytes(ef(card, 0x4332, 0xDF08).content)) == certificate.public_bytes(Encoding.DER)
+
+
+def test_a_public_key_file_is_believed_before_a_certificate() -> None:
+    card = netkey3()
+    put(card, wrap(issue(public_key("nks-81")).public_bytes(Encoding.DER), CONTAINER), 0xC000)
+    write(card)
+    assert unwrap(bytes(ef(card).content)) == DER
+
+
+# --- PINs
+
+
+def test_a_wrong_pin_costs_one_verify_and_nothing_is_written() -> None:
+    card, ledger = netkey3(), MemoryPinLedger()
+    with managing(card, ledger) as certificates:
+        plan = certificates.plan_import(IMPORTED, certificates.file("4331"))
+        with pytest.raises(PinIncorrect):
+            carry_out(certificates, plan, WRONG)
+        # And from now on none, whatever is given.
+        with pytest.raises(PinRefused):
+            carry_out(certificates, plan)
+    assert card.file_system.root.pins[0].tries == 2
+    assert card.instructions[UPDATE] == 0
+    assert set(ef(card).content) == {0xFF}
+
+
+def test_a_pin_that_opens_something_else_is_not_sent() -> None:
+    card = netkey3()
+    with managing(card) as certificates:
+        plan = certificates.plan_import(IMPORTED, certificates.file("4331"))
+        for which in (PinName.SIGG_1, PinName.PUK):
+            with pytest.raises(PinRefused, match="nothing was sent"):
+                certificates.carry_out(plan, CallablePinSource(lambda: b"654321"), which=which)
+    assert (card.instructions[VERIFY], card.instructions[UPDATE]) == (0, 0)
+
+
+def test_a_card_that_lets_nobody_write_says_so_and_stays_as_it_was() -> None:
+    card = netkey3()
+    ef(card).rules = ef(card, 0xC000).rules
+    with pytest.raises(SecurityStatus, match=r"NKS/4331 now is as it was\.") as caught:
+        write(card)
+    assert caught.value.outcome is Outcome.REFUSED
+    assert set(ef(card).content) == {0xFF}

@@ -1,0 +1,125 @@
+"""Certificate requests by the keys of every card, with a certificate and without one."""
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from demail_hw.card_manager.requests import alternative_names, parse_subject, request_certificate
+from demail_hw.errors import KeyNotFound, PinIncorrect
+from demail_hw.identity import KeyRole
+from demail_hw.interfaces import Timeouts
+from demail_hw.keys.card_session import CardSession
+from demail_hw.keys.provider import bare_private_key
+from demail_hw.pin_ledger import MemoryPinLedger
+from demail_hw.pin_sources import CallablePinSource
+from demail_hw.tcos.layout import PinName
+from demail_hw_simulators.card.card import SimulatedTcosCard
+from demail_hw_simulators.card.file_system import DedicatedFile, TransparentFile
+from demail_hw_simulators.card.personalities import load_card_key, open_card
+from demail_hw_simulators.sim_reader import SimulatedReader
+
+SUBJECT = parse_subject("CN=Poststelle,O=Beispiel GmbH,C=DE")
+VERIFY, PSO = 0x20, 0x2A
+KEYS = {KeyRole.SIGNATURE: "nks-80", KeyRole.ENCRYPTION: "nks-81", KeyRole.AUTHENTICATION: "nks-82"}
+
+
+def request(
+    card: SimulatedTcosCard, role: KeyRole, *, pin: bytes = b"123456", which: PinName = PinName.GLOBAL
+) -> x509.CertificateSigningRequest:
+    reader = SimulatedReader(card)
+    session = CardSession(reader, reader.connect(deadline=1e12), timeouts=Timeouts())
+    source = CallablePinSource(lambda: pin)
+    key = bare_private_key(session, role, source, ledger=MemoryPinLedger(), which=which)
+    try:
+        return request_certificate(key, SUBJECT)
+    finally:
+        reader.close()
+
+
+def without_certificates(card: SimulatedTcosCard) -> SimulatedTcosCard:
+    """As it left its maker: nothing but keys."""
+    for directory in card.file_system.root.files.values():
+        if isinstance(directory, DedicatedFile):
+            for file in directory.files.values():
+                if isinstance(file, TransparentFile) and file.identifier >> 8 in (0x43, 0xC0, 0xC1, 0xC2, 0xC5):
+                    file.content[:] = b"\xff" * file.size
+    return card
+
+
+@pytest.mark.parametrize("role", KeyRole)
+@pytest.mark.parametrize("name", ["netkey3", "netkey2", "idkey", "signature-card-v2", "signature-card-v2-brainpool"])
+def test_every_key_of_every_card(name: str, role: KeyRole) -> None:
+    card = open_card(name)
+    made = request(card, role)
+    assert made.is_signature_valid
+    assert made.subject == SUBJECT
+    assert card.instructions[PSO] == 1
+    assert isinstance(made.public_key(), ec.EllipticCurvePublicKey) == name.startswith("signature-card")
+
+
+@pytest.mark.parametrize(("role", "test_key"), KEYS.items())
+def test_a_key_without_a_certificate_is_known_by_its_public_key_file(role: KeyRole, test_key: str) -> None:
+    made = request(without_certificates(open_card("netkey3")), role)
+    assert made.is_signature_valid
+    assert made.public_key() == load_card_key(test_key).public_key()
+
+
+def test_the_key_that_another_pin_opens() -> None:
+    made = request(open_card("netkey3"), KeyRole.SIGNATURE, pin=b"654321", which=PinName.SIGG_1)
+    assert made.public_key() == load_card_key("sigg-84").public_key()
+    with pytest.raises(KeyNotFound, match="sigg-1"):
+        request(open_card("netkey3"), KeyRole.ENCRYPTION, pin=b"654321", which=PinName.SIGG_1)
+
+
+@pytest.mark.parametrize("name", ["idkey", "signature-card-v2"])
+def test_a_key_of_which_nothing_is_known(name: str) -> None:
+    card = without_certificates(open_card(name))
+    with pytest.raises(KeyNotFound, match="public half"):
+        request(card, KeyRole.SIGNATURE)
+    assert card.instructions[VERIFY] == 0
+
+
+def test_a_wrong_pin_costs_one_try_and_signs_nothing() -> None:
+    card = open_card("netkey3")
+    with pytest.raises(PinIncorrect):
+        request(card, KeyRole.SIGNATURE, pin=b"975310")
+    assert card.file_system.root.pins[0].tries == 2
+    assert card.instructions[PSO] == 0
+
+
+# --- what is asked for
+
+
+def test_a_subject_in_the_order_of_rfc_4514() -> None:
+    name = parse_subject("emailAddress=a@b,CN=K\\C3\\B6ln\\, Nord,OU=A+UID=b,DC=example,2.5.4.5=#0c0131")
+    assert [attribute.oid for attribute in name][:2] == [NameOID.SERIAL_NUMBER, NameOID.DOMAIN_COMPONENT]
+    assert name.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "Köln, Nord"
+    assert name.get_attributes_for_oid(NameOID.EMAIL_ADDRESS)[0].value == "a@b"
+
+
+@pytest.mark.parametrize("text", ["", "Poststelle", "CN=", "XYZ=1", "C=Germany", "CN=a,,O=b", "/CN=a/O=b"])
+def test_what_is_no_subject(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_subject(text)
+
+
+def test_alternative_names() -> None:
+    names = alternative_names(["gateway.example", "*.example"], ["a@example.org"])
+    assert [each.value for each in names] == ["gateway.example", "*.example", "a@example.org"]
+    card = open_card("netkey3")
+    reader = SimulatedReader(card)
+    session = CardSession(reader, reader.connect(deadline=1e12), timeouts=Timeouts())
+    source = CallablePinSource(lambda: b"123456")
+    key = bare_private_key(session, KeyRole.AUTHENTICATION, source, ledger=MemoryPinLedger())
+    extension = request_certificate(key, SUBJECT, names).extensions.get_extension_for_class(
+        x509.SubjectAlternativeName
+    )
+    assert list(extension.value) == list(names)
+    reader.close()
+
+
+@pytest.mark.parametrize(("dns", "emails"), [([""], []), ([], [""]), (["köln.example"], []), ([], ["ä@example.org"])])
+def test_names_that_are_none(dns: list[str], emails: list[str]) -> None:
+    with pytest.raises(ValueError):
+        alternative_names(dns, emails)

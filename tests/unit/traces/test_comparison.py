@@ -1,0 +1,137 @@
+"""A trace against a card."""
+
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from demail_hw.errors import CardMute
+from demail_hw.interfaces import Buffers, CardLimits
+from demail_hw.iso7816.apdu import SECRET_INSTRUCTIONS
+from demail_hw.iso7816.command_names import CommandView
+from demail_hw.iso7816.trace import EXTENDED_LIMITS, Recorder, Trace
+from demail_hw.traces.comparison import Comparison, Difference, Skipped, compare
+from demail_hw.transaction_lock import TransactionLock
+
+ATR = "3b00"
+
+
+class Card:
+    """A connection that answers as told, and keeps what it got."""
+
+    def __init__(self, answers: Sequence[str | Exception], *, limits: CardLimits = EXTENDED_LIMITS) -> None:
+        self.atr = bytes.fromhex(ATR)
+        self.epoch = 0
+        self.limits = limits
+        self.got: list[str] = []
+        self.transaction = TransactionLock().hold
+        self._answers = iter(answers)
+
+    def transmit(self, command: Buffers, *, deadline: float) -> bytes:
+        self.got.append(b"".join(command).hex())
+        answer = next(self._answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return bytes.fromhex(answer)
+
+    def reset(self, *, deadline: float) -> None:
+        self.epoch += 1
+        self.got.append("reset")
+
+    def close(self) -> None:
+        raise AssertionError("it belongs to who opened it")
+
+
+def run(text: str, card: Card, recorder: Recorder | None = None) -> Comparison:
+    return compare(Trace.parse(text), card, lambda: time.monotonic() + 20, tracer=recorder)
+
+
+def test_a_card_that_answers_as_recorded() -> None:
+    card = Card(["9000", "5a006282"])
+    assert run("> 00a4000c\n<  9000\n> 00b0000000\n< 5a00 6282", card) == Comparison(2, (), ())
+    assert card.got == ["00a4000c", "00b0000000"]
+
+
+def test_a_card_that_answers_otherwise() -> None:
+    card = Card(["6a82", "5a006282"])
+    found = run("> 00a4000c023f00\n<  9000\n> 00b0000000\n< 5a00 6282", card)
+    assert found == Comparison(2, (Difference(1, "SELECT MF", "9000", "6a82"),), ())
+
+
+def test_another_atr_is_a_difference() -> None:
+    found = run("# connected ATR 3b01\n> 00a4000c\n<  9000", Card(["9000"]))
+    assert found.differences == (Difference(2, "answer to reset", "3b01", "3b00"),)
+    assert run("> 00a4000c\n<  9000", Card(["9000"])).differences == ()
+
+
+def test_of_what_is_masked_the_length_counts() -> None:
+    text = "> 002a808601aa00\n< **** 9000"
+    assert run(text, Card(["12349000"])).differences == ()
+    assert len(run(text, Card(["129000"])).differences) == 1
+    assert len(run(text, Card(["12346982"])).differences) == 1
+
+
+@pytest.mark.parametrize("ins", range(256))
+@pytest.mark.parametrize("data", ["", "0531323334" + "35"])
+def test_nothing_is_sent_that_carries_a_pin_or_may_change_the_card(ins: int, data: str) -> None:
+    harmless = {0xA4, 0xB0, 0xB1, 0xB2, 0xB3, 0xCA, 0xCB, 0xC0, 0x84, 0x22, 0x2A, 0x88} | (set() if data else {0x20})
+    for cla in ("00", "01", "80", "ff"):
+        card = Card(["9000"])
+        found = run(f"> {cla}{ins:02x}0081{data}\n<  9000", card)
+        allowed = ins in harmless and cla in ("00", "01")
+        assert (len(card.got), len(found.skipped)) == ((1, 0) if allowed else (0, 1))
+        if data and ins in SECRET_INSTRUCTIONS:
+            assert found.skipped[0].why == "it carries a PIN"
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("> 0020008106************", "it carries a PIN"),
+        ("> 0020008107****", "it carries a PIN"),
+        ("> 00d60000013f", "it may change the card"),
+        ("> 00a4000c053f00", "it is malformed"),
+        ("> 00a4", "it is malformed"),
+        ("> 00b0000000007f", "it is too long for this reader"),
+    ],
+)
+def test_why_a_command_is_not_sent(line: str, why: str) -> None:
+    card = Card(["9000"], limits=CardLimits(False, 6, 258))
+    found = run(f"{line}\n<  9000\n> 00b0000000\n<  9000", card)
+    (skipped,) = found.skipped
+    assert (skipped.line, skipped.why) == (1, why)
+    assert card.got == ["00b0000000"]
+
+
+def test_what_was_not_answered_is_not_sent_again() -> None:
+    card = Card([])
+    assert run("> 00a4000c023f00\n# no answer: CardMute", card).skipped == (
+        Skipped(1, "SELECT MF", "no answer was recorded"),
+    )
+
+
+def test_the_card_is_reset_where_it_was() -> None:
+    card = Card(["9000", "9000"])
+    run("> 00a4000c\n<  9000\n# connected ATR 3b00\n> 00a4000c\n<  9000", card)
+    assert card.got == ["00a4000c", "reset", "00a4000c"]
+
+
+def test_the_first_error_ends_it() -> None:
+    card = Card(["6a82", CardMute("Nothing came."), "9000"])
+    found = run("> 00a4000c023f00\n<  9000\n" * 3, card)
+    assert found.sent == 1
+    assert found.differences == (
+        Difference(1, "SELECT MF", "9000", "6a82"),
+        Difference(3, "SELECT MF", "9000", failure="Nothing came."),
+    )
+
+
+def test_it_can_be_traced_itself() -> None:
+    recorder = Recorder()
+    run("> 00a4000c\n<  9000", Card(["6a82"]), recorder)
+    assert [entry.response for entry in recorder.recorded().entries] == ["6a82"]
+    assert CommandView.of("00a4000c") is not None
+
+
+def test_an_empty_trace() -> None:
+    assert run("", Card([])) == Comparison(0, (), ())

@@ -1,0 +1,242 @@
+"""The tracer that writes a file, and what reads one."""
+
+import logging
+import os
+import pathlib
+import signal
+import stat
+import subprocess
+import sys
+
+import pytest
+
+import demail_hw
+from demail_hw.errors import ConfigurationError
+from demail_hw.iso7816.trace import CardPowered, CommandSent, PowerUp, ReaderOpened, Trace, TraceEntry, Tracer
+from demail_hw.traces.files import MAX_TRACE_FILE, FileTracer, read_trace
+
+ATR = bytes.fromhex("3bbf96008131fe5d00640411030131c073f701d00090007d")
+EXCHANGES = (
+    TraceEntry("00a4000c023f00", "9000"),
+    TraceEntry("00b0000004", "5a0a89496282"),
+    TraceEntry("0020008106" + "**" * 6, "63c2"),
+    TraceEntry("00200081", "63c2"),
+    TraceEntry("00a4000c023f00", "", failure="CardRemoved: It was taken out."),
+)
+DECIPHERED = (
+    TraceEntry("002a808601aa00", "5ec2e75ec2e76103"),
+    TraceEntry("00c0000003", "5ec2e79000"),
+    TraceEntry("00b0000003", "0102039000"),
+)
+
+
+@pytest.fixture
+def path(tmp_path: pathlib.Path) -> pathlib.Path:
+    return tmp_path / "card.trace"
+
+
+def record(tracer: Tracer, *entries: TraceEntry) -> None:
+    for entry in entries:
+        tracer.trace(CommandSent(entry.command))
+        tracer.trace(entry)
+
+
+def test_it_is_readable(path: pathlib.Path) -> None:
+    with FileTracer(path) as tracer:
+        tracer.trace(ReaderOpened("uTrust", "53692013000000"))
+        tracer.trace(CardPowered(ATR))
+        record(tracer, *EXCHANGES)
+    head, *lines = path.read_text().splitlines()
+    assert head.startswith("# demail-hw ")
+    assert ", trace begun 20" in head
+    assert lines == [
+        "# reader: uTrust",
+        "# reader serial: 53692013000000",
+        f"# connected ATR {ATR.hex()}",
+        "# SELECT MF",
+        "> 00a4000c023f00",
+        "<  9000",
+        "# READ BINARY",
+        "> 00b0000004",
+        "< 5a0a8949 6282",
+        "# The end of the file or record was reached before all bytes were read (6282).",
+        "# VERIFY 81",
+        "> 0020008106************",
+        "<  63c2",
+        "# It failed, and tries are left: 2 (63C2).",
+        "# VERIFY 81 (status)",
+        "> 00200081",
+        "<  63c2",
+        "# Tries left: 2 (63C2).",
+        "# SELECT MF",
+        "> 00a4000c023f00",
+        "# no answer: CardRemoved: It was taken out.",
+    ]
+
+
+def test_it_is_read_as_it_was_written(path: pathlib.Path) -> None:
+    with FileTracer(path) as tracer:
+        tracer.trace(ReaderOpened("uTrust, Köln", None))
+        tracer.trace(CardPowered(ATR))
+        record(tracer, *EXCHANGES)
+        tracer.trace(CardPowered(b"\x3b\0"))
+        record(tracer, *EXCHANGES)
+    assert read_trace(path) == Trace(EXCHANGES * 2, ATR, (PowerUp(len(EXCHANGES), b"\x3b\0"),), "uTrust, Köln")
+
+
+def test_what_was_deciphered_is_masked_unless_it_is_wanted(path: pathlib.Path) -> None:
+    with FileTracer(path) as tracer:
+        record(tracer, *DECIPHERED)
+    assert "5ec2e7" not in path.read_text()
+    assert [entry.response for entry in read_trace(path).entries] == ["************6103", "******9000", "0102039000"]
+    with FileTracer(path, deciphered=True) as tracer:
+        record(tracer, *DECIPHERED)
+    assert read_trace(path).entries == DECIPHERED
+
+
+def test_an_exchange_may_be_told_at_its_end_alone(path: pathlib.Path) -> None:
+    with FileTracer(path) as tracer:
+        for entry in EXCHANGES:
+            tracer.trace(entry)
+    assert read_trace(path).entries == EXCHANGES
+
+
+@pytest.mark.parametrize("before", [0o644, 0o400, 0o666])
+def test_a_file_that_was_there_is_emptied_and_made_private(path: pathlib.Path, before: int) -> None:
+    path.write_text("x" * 10_000)
+    path.chmod(before | 0o200)
+    FileTracer(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_text().count("\n") == 1
+
+
+def test_a_new_file_is_private_whatever_the_umask(path: pathlib.Path) -> None:
+    before = os.umask(0)
+    try:
+        FileTracer(path).close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("name", ["", "none/card.trace", "x" * 300, "pipe"])
+def test_a_file_that_cannot_be_written(tmp_path: pathlib.Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")  # and nobody reads it
+    with pytest.raises(ConfigurationError, match="cannot be written") as caught:
+        FileTracer(tmp_path / name)
+    assert caught.value.file == str(tmp_path / name)
+
+
+def test_it_may_go_into_a_pipe(tmp_path: pathlib.Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with FileTracer(pipe) as tracer:
+        record(tracer, *EXCHANGES)
+    text = os.read(reader, 65536).decode()
+    os.close(reader)
+    assert Trace.parse(text).entries == EXCHANGES
+
+
+def test_a_full_disk_ends_the_trace_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    tracer = FileTracer("/dev/full")
+    assert not tracer.enabled
+    record(tracer, *EXCHANGES)
+    tracer.close()
+    assert caplog.record_tuples == [
+        ("demail_hw.traces.files", logging.WARNING, "The trace /dev/full ends here: No space left on device.")
+    ]
+
+
+def test_closing_ends_it(path: pathlib.Path) -> None:
+    tracer = FileTracer(path)
+    assert tracer.enabled
+    tracer.close()
+    tracer.close()
+    assert not tracer.enabled
+    record(tracer, *EXCHANGES)
+    assert read_trace(path).entries == ()
+
+
+def test_a_process_that_is_killed_leaves_the_command_that_was_under_way(path: pathlib.Path) -> None:
+    code = f"""
+import os, signal
+from demail_hw import FileTracer
+from demail_hw.iso7816.trace import CommandSent, TraceEntry
+tracer = FileTracer({str(path)!r})
+for entry in {EXCHANGES[:2]!r}:
+    tracer.trace(CommandSent(entry.command))
+    tracer.trace(entry)
+tracer.trace(CommandSent({EXCHANGES[2].command!r}))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert read_trace(path).entries == (*EXCHANGES[:2], TraceEntry(EXCHANGES[2].command, ""))
+
+
+def test_it_is_where_a_user_finds_it(path: pathlib.Path) -> None:
+    with (
+        demail_hw.FileTracer(path) as tracer,
+        demail_hw.open_provider("sim:", pin=lambda: b"123456", tracer=tracer) as provider,
+    ):
+        assert provider.identities()
+    trace = read_trace(path)
+    assert (trace.reader, trace.serial) == ("Simulated reader with a netkey3 card", "SIM-NETKEY3")
+    assert trace.atr == ATR
+    assert len(trace.entries) > 10
+
+
+# --- Reading ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"> 00a4000c\n<  9000\n> 00b00", 3),  # truncated
+        (b"\x7fELF\x02\x01\x01" + bytes(range(256)), 1),
+        (b"\xff\xfe>\x00 \x000\x000\x00", 1),  # UTF-16
+        (b"> 00a4000c\n<  9000\n<  9000\n", 3),
+        (b"# fine\n> " + b"00" * 200_000, 2),
+        (b"{}", 1),
+    ],
+)
+def test_what_is_no_trace_is_told_with_the_line(path: pathlib.Path, content: bytes, line: int) -> None:
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=f"^{path}: Line {line} of the trace") as caught:
+        read_trace(path)
+    assert (caught.value.file, caught.value.line) == (str(path), line)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbf> 00a4000c023f00\r\n<  9000\r\n",  # UTF-8 with a byte order mark, from Windows
+        "# Köln, über\u2028alles\n> 00a4000c023f00\n<  9000".encode(),
+        "# Köln\n> 00a4000c023f00\n<  9000".encode("latin-1"),
+        b"# \0\xff\x85\n> 00 A4 00 0C 02 3F 00\n< 90 00\n",
+    ],
+)
+def test_comments_are_anybodys(path: pathlib.Path, content: bytes) -> None:
+    path.write_bytes(content)
+    assert read_trace(path).entries == EXCHANGES[:1]
+
+
+@pytest.mark.parametrize(("name", "said"), [("", "Is a directory"), ("none", "No such file"), ("a\0b", "null byte")])
+def test_a_file_that_cannot_be_read(tmp_path: pathlib.Path, name: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        read_trace(f"{tmp_path}/{name}")
+
+
+def test_what_has_no_end_is_not_read_to_the_end() -> None:
+    with pytest.raises(ConfigurationError, match="longer than 64 MiB"):
+        read_trace("/dev/zero")
+
+
+def test_a_pin_that_somebody_wrote_into_a_trace_is_masked(path: pathlib.Path) -> None:
+    path.write_text("> 0020008106313233343536\n<  9000\n")
+    assert "3132" not in repr(read_trace(path))
+
+
+def test_the_limit_is_told_in_the_sentence() -> None:
+    assert MAX_TRACE_FILE == 64 << 20
