@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from demail_hw.errors import ConfigurationError, PinRequired
+from demail_hw.errors import ConfigurationError, HardwareError, PinRequired
 from demail_hw.secrets import Pin, PinSource
 
 __all__ = [
@@ -40,11 +40,24 @@ class CallablePinSource:
         self._function = function
 
     def read(self) -> Pin:
-        """What the function returns. ``TypeError`` if that is no bytes; its text does not hold it."""
-        given = self._function()
+        """What the function returns. ``TypeError`` if that is no bytes; its text does not hold it.
+
+        Errors: :class:`~demail_hw.errors.PinRequired` from whatever the function raises, but for an error of ours.
+        """
+        given = self._ask()
         if not isinstance(given, (bytes, bytearray, memoryview)):
             raise TypeError("the PIN function must return bytes")
         return Pin(given)
+
+    def _ask(self) -> object:
+        try:
+            return self._function()
+        except HardwareError:
+            raise
+        except Exception as error:  # noqa: BLE001  a ValueError would be taken for one of the message
+            kind = type(error).__name__
+        # Not from the error, which can hold the PIN: one of an encoder does.
+        raise PinRequired(f"The PIN function failed with {kind}.", remedy="Mend that function.")
 
 
 class FilePinSource:

@@ -1,6 +1,7 @@
 """The key provider of a TCOS card, and the function that opens it."""
 
 import contextlib
+import io
 import logging
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -54,7 +55,7 @@ def open_provider(
 def _pin_source(pin: PinSource | str | Callable[[], Buffer] | None) -> PinSource | None:
     if isinstance(pin, str):
         return parse_pin_source(pin)
-    if pin is None or hasattr(pin, "read"):
+    if pin is None or (hasattr(pin, "read") and not isinstance(pin, io.IOBase)):
         return pin
     if callable(pin):
         return CallablePinSource(pin)

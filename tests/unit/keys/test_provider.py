@@ -1,5 +1,6 @@
 """The provider of a TCOS card: what it opens, what it sends in steady state, and what it does with bad cards."""
 
+import io
 import time
 import traceback
 
@@ -21,7 +22,7 @@ from demail_hw.errors import (
     UnknownCard,
 )
 from demail_hw.keys.card_session import CardSession
-from demail_hw.keys.provider import TcosKeyProvider
+from demail_hw.keys.provider import TcosKeyProvider, open_provider
 from demail_hw.pin_sources import CallablePinSource
 from demail_hw_simulators.ca import telesec_ca
 from demail_hw_simulators.card.personalities import open_card
@@ -316,3 +317,9 @@ def test_literal_pins_and_unknown_names_are_refused() -> None:
         demail_hw.open_provider("sim:", which="nks-9")
     with pytest.raises(ValueError, match="scheme"):
         demail_hw.open_provider("netkey3")
+
+
+@pytest.mark.parametrize("pin", [io.BytesIO(b"123456"), b"123456", 123456], ids=["stream", "bytes", "number"])
+def test_what_is_no_pin_source_is_refused_at_once(pin: object) -> None:
+    with pytest.raises(TypeError, match="PIN source"):
+        open_provider("sim:", pin=pin)
