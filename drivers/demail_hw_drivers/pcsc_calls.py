@@ -4,13 +4,13 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 from demail_hw.errors import DeadlineExceeded, DeviceLost, Layer, Outcome
 from demail_hw.interfaces import Deadline
 
-__all__ = ["CallThread"]
+__all__ = ["CallThread", "call_each"]
 
 _Result = TypeVar("_Result")
 _LONGEST_WAIT: Final = threading.TIMEOUT_MAX
@@ -94,7 +94,7 @@ class CallThread:
 
         Nothing is called if the deadline is over already. One thread at a time.
         """
-        self._check_process()
+        self.check_process()
         left = deadline - time.monotonic()
         if left <= 0:
             raise DeadlineExceeded(
@@ -131,7 +131,19 @@ class CallThread:
     def join(self, *, deadline: Deadline) -> None:
         """Wait until it has ended, lost or not."""
         if os.getpid() == self._process:
-            self._thread.join(max(0.0, deadline - time.monotonic()))
+            self._thread.join(_left(deadline))
+
+    def check_process(self) -> None:
+        """Is this still the process that has the thread?
+
+        Errors: :class:`~demail_hw.errors.DeviceLost` after a fork, nothing was sent.
+        """
+        if os.getpid() != self._process:
+            raise DeviceLost(
+                "This connection to the card belongs to the process from which this one was forked.",
+                outcome=Outcome.NOT_SENT,
+                remedy="Open the provider anew after the fork.",
+            )
 
     def _put(self, call: _Call[_Result]) -> None:
         """Before the end, or not at all: behind it nobody would make the call."""
@@ -146,13 +158,27 @@ class CallThread:
         call.give_up()
         self._calls.put(None)
 
-    def _check_process(self) -> None:
-        if os.getpid() != self._process:
-            raise DeviceLost(
-                "This connection to the card belongs to the process from which this one was forked.",
-                outcome=Outcome.NOT_SENT,
-                remedy="Open the provider anew after the fork.",
-            )
+
+def call_each(calls: Mapping[str, Callable[[], _Result]], *, deadline: Deadline) -> Mapping[str, _Result]:
+    """Make all these calls at once, each in a thread that is named like it: what those gave that were back at the
+    deadline.
+
+    The others are left to themselves, and so are all if the waiter is interrupted: each has to give back what it
+    opened. What one of them raises in time is raised.
+    """
+    started = {name: _Call(function) for name, function in calls.items()}
+    threads = [threading.Thread(target=call.run, name=name, daemon=True) for name, call in started.items()]
+    for thread in threads:
+        thread.start()
+    done = {name: call for name, call in started.items() if call.wait(_left(deadline)) or not call.give_up()}
+    for thread, name in zip(threads, started, strict=True):
+        if name in done:
+            thread.join(_left(deadline))
+    return {name: call.result() for name, call in done.items()}
+
+
+def _left(deadline: Deadline) -> float:
+    return max(0.0, deadline - time.monotonic())
 
 
 def _serve(calls: "queue.SimpleQueue[_Call[Any] | None]", at_end: Callable[[], None]) -> None:

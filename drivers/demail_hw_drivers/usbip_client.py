@@ -48,6 +48,8 @@ _BUSY: Final = frozenset({UsbipStatus.DEV_BUSY, UsbipStatus.NA})
 class UsbIpReaders:
     """The driver of ``usbip:`` (:class:`~demail_hw.interfaces.ReaderDriver`)."""
 
+    can_share: Final = False
+
     def open(self, address: Address, *, timeouts: Timeouts) -> CcidReader:
         """Import the one reader that the address means. Errors: as :func:`connect`."""
         transport = connect(address, deadline=time.monotonic() + timeouts.connect)

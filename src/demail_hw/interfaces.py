@@ -300,6 +300,11 @@ class ReaderDriver(Protocol):
     """A scheme of reader addresses: what an entry point of the group ``demail_hw.readers`` names (a class
     without constructor arguments)."""
 
+    @property
+    def can_share(self) -> bool:
+        """Can others use a card beside us? Where not, an address with ``?share=shared`` is refused above."""
+        ...
+
     def open(self, address: Address, *, timeouts: Timeouts) -> Reader:
         """Open the one reader that the address means."""
         ...
@@ -322,8 +327,11 @@ class KeyProvider(Protocol):
         """Every key that has a certificate."""
         ...
 
-    def identity(self, role: KeyRole) -> Identity:
-        """The key of this role. :class:`~demail_hw.errors.KeyNotFound` if there is none."""
+    def identity(self, role: KeyRole | str) -> Identity:
+        """The key of this role, which its name names as well. ``ValueError`` if there is no such role.
+
+        Errors: :class:`~demail_hw.errors.KeyNotFound` if there is no such key.
+        """
         ...
 
     def close(self) -> None:

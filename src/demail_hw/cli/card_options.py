@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import string
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
@@ -13,16 +14,40 @@ if TYPE_CHECKING:
 __all__ = ["CardOptions", "card_options", "open_simulated_card"]
 
 _T = TypeVar("_T")
-_ASSIGNMENT: Final = "REF=FILE"
+_BYTE: Final = 2  # in hexadecimal digits
+
+
+class _AssignmentType(click.ParamType[tuple[int, str]]):
+    """A key's reference in hexadecimal, and a file."""
+
+    name = "ref=file"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, str]:
+        reference, equals, path = value.partition("=")
+        if not equals or not path or len(reference) != _BYTE or not set(reference) <= set(string.hexdigits):
+            self.fail(f"{value!r} is not REF=FILE, such as 80=key.pem", param, ctx)
+        return int(reference, 16), path
+
+
+def _each_once(
+    context: click.Context,  # noqa: ARG001  click's signature
+    parameter: click.Parameter,
+    pairs: Sequence[tuple[int, str]],
+) -> dict[int, str]:
+    files = dict(pairs)
+    if len(files) < len(pairs):
+        raise click.BadParameter("a reference stands there twice", param=parameter)
+    return files
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CardOptions:
-    """``keys`` and ``certificates``: ``REF=FILE``. ``timing``: a seed, or ``None`` for a card that takes no time."""
+    """``keys`` and ``certificates``: paths by reference. ``timing``: a seed, or ``None`` for a card that takes no
+    time."""
 
     personality: str
-    keys: tuple[str, ...] = ()
-    certificates: tuple[str, ...] = ()
+    keys: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    certificates: Mapping[int, str] = dataclasses.field(default_factory=dict)
     timing: int | None = None
 
 
@@ -34,20 +59,24 @@ def card_options(function: Callable[..., _T]) -> Callable[..., _T]:
         metavar="NAME",
         default="netkey3",
         show_default=True,
-        help="What card is in the reader: a name, or a TOML file.",
+        help="What card is in the reader: a name that `demail-hw readers sim:` lists, or a TOML file.",
     )
     @click.option(
         "--key",
         "keys",
-        metavar=_ASSIGNMENT,
+        metavar="REF=FILE",
+        type=_AssignmentType(),
         multiple=True,
+        callback=_each_once,
         help="Your own test key in place of the card's, by reference: 80=key.pem. May be repeated.",
     )
     @click.option(
         "--certificate",
         "certificates",
-        metavar=_ASSIGNMENT,
+        metavar="REF=FILE",
+        type=_AssignmentType(),
         multiple=True,
+        callback=_each_once,
         help="The certificate of a key; without it the simulated CA issues one. May be repeated.",
     )
     @click.option(
@@ -57,8 +86,8 @@ def card_options(function: Callable[..., _T]) -> Callable[..., _T]:
     def with_card(
         *,
         personality: str,
-        keys: tuple[str, ...],
-        certificates: tuple[str, ...],
+        keys: Mapping[int, str],
+        certificates: Mapping[int, str],
         timing: int | None,
         **others: object,
     ) -> _T:

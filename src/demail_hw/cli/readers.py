@@ -1,5 +1,8 @@
 """``demail-hw readers``: which readers there are."""
 
+import logging
+from typing import Final
+
 import click
 
 from demail_hw.address import Address
@@ -11,7 +14,8 @@ from demail_hw.registry import find_readers
 
 __all__ = ["readers_command"]
 
-_EVERYWHERE = (Address("usbip", host="127.0.0.1"), Address("sim"))
+_LOG = logging.getLogger(__name__)
+_EVERYWHERE: Final = (Address("usbip", host="127.0.0.1"), Address("pcsc"), Address("sim"))
 _CARD = {True: "card", False: "no card", None: "card not asked"}
 _USE = {True: "in use", False: "free", None: "use not known"}
 
@@ -20,7 +24,11 @@ _USE = {True: "in use", False: "free", None: "use not known"}
 @click.argument("addresses", metavar="[URI]...", type=ADDRESS, nargs=-1)
 @json_option
 def readers_command(addresses: tuple[Address, ...], report: Report) -> None:
-    """List the readers at the addresses, or at a USB server on this machine and the simulated cards."""
+    """List the readers at the addresses (pcsc: for all of PC/SC, usbip://HOST/ for all of a USB server).
+
+    Without an address: those of a USB server on this machine, of PC/SC, and the simulated ones. What is not there
+    is a warning, not an error.
+    """
     if addresses:
         found = [info for address in addresses for info in find_readers(address)]
     else:
@@ -32,7 +40,7 @@ def _if_there(address: Address) -> tuple[ReaderInfo, ...]:
     try:
         return find_readers(address)
     except HardwareError as error:
-        click.echo(f"{address}: {error.message}", err=True)
+        _LOG.warning("nothing from %s (%s)", address, error.message.rstrip("."))
         return ()
 
 
