@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import string
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import click
 
@@ -14,26 +14,31 @@ if TYPE_CHECKING:
 __all__ = ["CardOptions", "card_options", "open_simulated_card"]
 
 _T = TypeVar("_T")
+_KeyName: TypeAlias = int | tuple[str, int]  # by reference, or by application and reference
 _BYTE: Final = 2  # in hexadecimal digits
 
 
-class _AssignmentType(click.ParamType[tuple[int, str]]):
-    """A key's reference in hexadecimal, and a file."""
+class _AssignmentType(click.ParamType[tuple[_KeyName, str]]):
+    """A key's reference in hexadecimal, perhaps with its application before it, and a file."""
 
     name = "ref=file"
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, str]:
-        reference, equals, path = value.partition("=")
-        if not equals or not path or len(reference) != _BYTE or not set(reference) <= set(string.hexdigits):
-            self.fail(f"{value!r} is not REF=FILE, such as 80=key.pem", param, ctx)
-        return int(reference, 16), path
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[_KeyName, str]:
+        name, equals, path = value.partition("=")
+        application, colon, reference = name.rpartition(":")
+        named = bool(application) is bool(colon)
+        hexadecimal = len(reference) == _BYTE and set(reference) <= set(string.hexdigits)
+        if not (named and hexadecimal and equals and path):
+            self.fail(f"{value!r} is not REF=FILE, such as 80=key.pem or nks:80=key.pem", param, ctx)
+        number = int(reference, 16)
+        return (application, number) if application else number, path
 
 
 def _each_once(
     context: click.Context,  # noqa: ARG001  click's signature
     parameter: click.Parameter,
-    pairs: Sequence[tuple[int, str]],
-) -> dict[int, str]:
+    pairs: Sequence[tuple[_KeyName, str]],
+) -> dict[_KeyName, str]:
     files = dict(pairs)
     if len(files) < len(pairs):
         raise click.BadParameter("a reference stands there twice", param=parameter)
@@ -42,12 +47,12 @@ def _each_once(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CardOptions:
-    """``keys`` and ``certificates``: paths by reference. ``timing``: a seed, or ``None`` for a card that takes no
-    time."""
+    """``keys`` and ``certificates``: paths by name of the key. ``timing``: a seed, or ``None`` for a card that takes
+    no time."""
 
     personality: str
-    keys: Mapping[int, str] = dataclasses.field(default_factory=dict)
-    certificates: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    keys: Mapping[_KeyName, str] = dataclasses.field(default_factory=dict)
+    certificates: Mapping[_KeyName, str] = dataclasses.field(default_factory=dict)
     timing: int | None = None
 
 
@@ -68,7 +73,8 @@ def card_options(function: Callable[..., _T]) -> Callable[..., _T]:
         type=_AssignmentType(),
         multiple=True,
         callback=_each_once,
-        help="Your own test key in place of the card's, by reference: 80=key.pem. May be repeated.",
+        help="Your own test key in place of the card's, by reference: 80=key.pem, or nks:80=key.pem where two "
+        "applications have the same. May be repeated.",
     )
     @click.option(
         "--certificate",
@@ -86,8 +92,8 @@ def card_options(function: Callable[..., _T]) -> Callable[..., _T]:
     def with_card(
         *,
         personality: str,
-        keys: Mapping[int, str],
-        certificates: Mapping[int, str],
+        keys: Mapping[_KeyName, str],
+        certificates: Mapping[_KeyName, str],
         timing: int | None,
         **others: object,
     ) -> _T:

@@ -1,13 +1,12 @@
 """Which class of ``cryptography`` a card's key becomes: the one that its certificate's public key asks for."""
 
-from typing import Protocol
-
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 from demail_hw.errors import CertificateError
 from demail_hw.identity import PrivateKey
-from demail_hw.keys.ec_private_key import CardEcPrivateKey, EcOperations
+from demail_hw.keys.card_bound import CardOperations
+from demail_hw.keys.ec_private_key import CardEcPrivateKey
 from demail_hw.keys.rsa_private_key import CardRsaPrivateKey, RsaOperations
 from demail_hw.tcos.layout import KeySlot
 
@@ -15,25 +14,22 @@ __all__ = [
     "CardEcPrivateKey",
     "CardOperations",
     "CardRsaPrivateKey",
-    "EcOperations",
     "RsaOperations",
     "card_private_key",
 ]
 
 
-class CardOperations(RsaOperations, EcOperations, Protocol):
-    """A key on a card before its kind is known."""
-
-
-def card_private_key(key: KeySlot, public_key: CertificatePublicKeyTypes, operations: CardOperations) -> PrivateKey:
-    """The private key to a certificate's public key.
+def card_private_key(
+    key: KeySlot, public_key: CertificatePublicKeyTypes, operations: RsaOperations, *, paired: bool = True
+) -> PrivateKey:
+    """The private key to a certificate's public key. ``paired``: whether the card itself says that it is the key's.
 
     Errors: :class:`~demail_hw.errors.CertificateError` if the card's key cannot be of this kind or on this curve.
     """
     if isinstance(public_key, rsa.RSAPublicKey) and not key.curves:
-        return CardRsaPrivateKey(public_key, operations)
+        return CardRsaPrivateKey(public_key, operations, paired=paired)
     if isinstance(public_key, ec.EllipticCurvePublicKey) and public_key.curve.name in key.curves:
-        return CardEcPrivateKey(public_key, operations)
+        return CardEcPrivateKey(public_key, operations, paired=paired)
     expected = f"an EC key on {' or '.join(sorted(key.curves))}" if key.curves else "an RSA key"
     raise CertificateError(
         f"The certificate of the {key.label} holds {_kind(public_key)}, where the card has {expected}.",
