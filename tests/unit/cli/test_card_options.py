@@ -19,7 +19,10 @@ from demail_hw_simulators.card.file_system import DedicatedFile
 from demail_hw_simulators.card.personalities import NETKEY3
 from demail_hw_simulators.card.timing import TimedCard
 
-NO_ASSIGNMENTS = ("80", "80=", "=FILE", "8=FILE", "0080=FILE", "zz=FILE", "0x80=FILE", "+8=FILE", "\u0668\u0660=FILE")
+NO_ASSIGNMENTS = (
+    "80", "80=", "=FILE", "8=FILE", "0080=FILE", "zz=FILE", "0x80=FILE", "+8=FILE", "\u0668\u0660=FILE",
+    "nks:=FILE", ":80=FILE", "nks:8=FILE", "nks:80", "nks=FILE:80",
+)  # fmt: skip
 
 
 @click.command
@@ -38,6 +41,10 @@ def show(card: CardOptions, more: str | None) -> None:
         (
             "--key 80=a --certificate 80=b --key 8c=c=d",
             CardOptions("netkey3", keys={0x80: "a", 0x8C: "c=d"}, certificates={0x80: "b"}),
+        ),
+        (
+            "--key nks:80=a:b --key sigg:80=c --key my:own:8C=d",
+            CardOptions("netkey3", keys={("nks", 0x80): "a:b", ("sigg", 0x80): "c", ("my:own", 0x8C): "d"}),
         ),
     ],
 )
@@ -110,6 +117,9 @@ def test_a_personality_that_knows_no_times(tmp_path: Path) -> None:
         ("--key 80=FOLDER/key.pem --key 80=FOLDER/key.pem", ExitCode.USAGE, "twice"),
         ("--key 80=FOLDER/none.pem", ExitCode.CONFIGURATION, "none.pem"),
         ("--key 99=FOLDER/key.pem", ExitCode.CONFIGURATION, "no key 99"),
+        ("--key sigg:80=FOLDER/key.pem", ExitCode.CONFIGURATION, "no key sigg:80"),
+        ("--key 80=FOLDER/key.pem --personality netkey2", ExitCode.CONFIGURATION, "several keys 80"),
+        ("--key 80=FOLDER/key.pem --key nks:80=FOLDER/key.pem", ExitCode.CONFIGURATION, "nks:80 is given twice"),
         ("--certificate 80=FOLDER/key.pem", ExitCode.CONFIGURATION, "holds no certificate"),
         ("--timing soon", ExitCode.USAGE, "soon"),
     ],
