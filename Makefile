@@ -30,7 +30,7 @@ check: $(stamp)  ## style, types, the law of the layers, unit and property tests
 	$(bin)/mypy
 	$(bin)/mypy scripts
 	$(bin)/lint-imports
-	$(bin)/pytest -q tests/unit tests/property -m '$(MARKS)'
+	$(bin)/pytest -q -n 2 --dist worksteal tests/unit tests/property -m '$(MARKS)'
 
 # A missing program skips its tests loudly, but not in CI, and not where everything is there.
 test: check  ## check, and the rest: contract, integration, and programs that nobody here wrote

@@ -1,6 +1,8 @@
 """What every test may use: foreign programs, or a loud word that they are not here."""
 
 import pathlib
+import signal
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -18,6 +20,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="a test whose foreign program is missing fails instead of being skipped",
     )
+
+
+def pytest_configure() -> None:
+    """Ctrl-C is tested too: whoever starts the tests in the background of a shell has it ignored for them."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

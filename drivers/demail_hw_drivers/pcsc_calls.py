@@ -4,16 +4,18 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 from demail_hw.errors import DeadlineExceeded, DeviceLost, Layer, Outcome
 from demail_hw.interfaces import Deadline
 
-__all__ = ["CallThread"]
+__all__ = ["CallThread", "call_each"]
 
 _Result = TypeVar("_Result")
-_LONGEST_WAIT: Final = threading.TIMEOUT_MAX
+_SLICE_SECONDS: Final = 0.5
+"""A signal that comes just before a thread waits for a lock is not noticed until that wait ends: Ctrl-C may take this
+long."""
 
 
 class _Call(Generic[_Result]):
@@ -43,9 +45,12 @@ class _Call(Generic[_Result]):
         self._done.release()
         return True
 
-    def wait(self, seconds: float) -> bool:
+    def wait(self, deadline: Deadline) -> bool:
         """Is it done?"""
-        return self._done.acquire(timeout=min(seconds, _LONGEST_WAIT))
+        while (left := deadline - time.monotonic()) > _SLICE_SECONDS:
+            if self._done.acquire(timeout=_SLICE_SECONDS):
+                return True
+        return self._done.acquire(timeout=max(0.0, left))
 
     def give_up(self) -> bool:
         """Stop waiting. False if it is done, or will be in a moment."""
@@ -94,9 +99,8 @@ class CallThread:
 
         Nothing is called if the deadline is over already. One thread at a time.
         """
-        self._check_process()
-        left = deadline - time.monotonic()
-        if left <= 0:
+        self.check_process()
+        if deadline <= time.monotonic():
             raise DeadlineExceeded(
                 "The deadline was over before anything was sent.",
                 layer=Layer.READER,
@@ -106,7 +110,7 @@ class CallThread:
         call = _Call(function)
         try:
             self._put(call)
-            if not call.wait(left) and call.give_up():
+            if not call.wait(deadline) and call.give_up():
                 raise late()
         except BaseException:
             self._lose(call)
@@ -131,7 +135,19 @@ class CallThread:
     def join(self, *, deadline: Deadline) -> None:
         """Wait until it has ended, lost or not."""
         if os.getpid() == self._process:
-            self._thread.join(max(0.0, deadline - time.monotonic()))
+            self._thread.join(_left(deadline))
+
+    def check_process(self) -> None:
+        """Is this still the process that has the thread?
+
+        Errors: :class:`~demail_hw.errors.DeviceLost` after a fork, nothing was sent.
+        """
+        if os.getpid() != self._process:
+            raise DeviceLost(
+                "This connection to the card belongs to the process from which this one was forked.",
+                outcome=Outcome.NOT_SENT,
+                remedy="Open the provider anew after the fork.",
+            )
 
     def _put(self, call: _Call[_Result]) -> None:
         """Before the end, or not at all: behind it nobody would make the call."""
@@ -146,13 +162,27 @@ class CallThread:
         call.give_up()
         self._calls.put(None)
 
-    def _check_process(self) -> None:
-        if os.getpid() != self._process:
-            raise DeviceLost(
-                "This connection to the card belongs to the process from which this one was forked.",
-                outcome=Outcome.NOT_SENT,
-                remedy="Open the provider anew after the fork.",
-            )
+
+def call_each(calls: Mapping[str, Callable[[], _Result]], *, deadline: Deadline) -> Mapping[str, _Result]:
+    """Make all these calls at once, each in a thread that is named like it: what those gave that were back at the
+    deadline.
+
+    The others are left to themselves, and so are all if the waiter is interrupted: each has to give back what it
+    opened. What one of them raises in time is raised.
+    """
+    started = {name: _Call(function) for name, function in calls.items()}
+    threads = [threading.Thread(target=call.run, name=name, daemon=True) for name, call in started.items()]
+    for thread in threads:
+        thread.start()
+    done = {name: call for name, call in started.items() if call.wait(deadline) or not call.give_up()}
+    for thread, name in zip(threads, started, strict=True):
+        if name in done:
+            thread.join(_left(deadline))
+    return {name: call.result() for name, call in done.items()}
+
+
+def _left(deadline: Deadline) -> float:
+    return max(0.0, deadline - time.monotonic())
 
 
 def _serve(calls: "queue.SimpleQueue[_Call[Any] | None]", at_end: Callable[[], None]) -> None:

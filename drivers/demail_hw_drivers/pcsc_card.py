@@ -14,6 +14,7 @@ __all__ = ["PcscCard", "read_serial"]
 _GONE: Final = frozenset({ReturnCode.W_REMOVED_CARD, ReturnCode.E_NO_SMARTCARD})
 _STATUS_WORD: Final = 2
 _ATTEMPTS: Final = 10
+_OPENING: Final = {Share.EXCLUSIVE: Stage.CONNECTING, Share.SHARED: Stage.JOINING}
 _NONE: Final = 0
 """Neither a context nor a card has this handle."""
 
@@ -24,15 +25,16 @@ class PcscCard:
     Nothing here waits for a deadline. ``epoch`` changes whenever the card may have lost or changed its state.
     ``sound``: False after a call that failed, or has not returned; then only :meth:`release` is left.
 
-    A PIN that we verified does not stay for others: at the end the card loses its power, or is reset where other
-    programs may have it too. The card that lies in the reader after ours was taken out is left alone.
+    A PIN that we verified does not stay for others: at the end the card loses its power. Where other programs may
+    have it too, it is reset if it got a command from us, and else left as it is: a reset disturbs them. The card that
+    lies in the reader after ours was taken out is left alone.
     """
 
     def __init__(self, service: PcscService, reader: str, share: Share) -> None:
         self._service = service
         self._reader = reader
         self.share = share
-        self._disposition = Disposition.UNPOWER if share is Share.EXCLUSIVE else Disposition.RESET
+        self._disposition = Disposition.UNPOWER if share is Share.EXCLUSIVE else Disposition.LEAVE
         self._context = _NONE
         self._card = _NONE
         self._protocol = 0
@@ -42,10 +44,11 @@ class PcscCard:
         self.epoch = 0
         self.sound = False
         self.in_transaction = False
+        self._unchecked = False
 
     def open(self) -> None:
         """Connect, which powers the card."""
-        with self._using(Stage.CONNECTING):
+        with self._using(_OPENING[self.share]):
             self._context = self._service.establish_context()
             self._card, self._protocol = self._service.connect(self._context, self._reader, self.share)
             self.atr = self._service.status(self._card).atr
@@ -61,27 +64,34 @@ class PcscCard:
         with self._using(Stage.CONNECTED):
             self.epoch += 1
             self._begin()
-            self.in_transaction = True
 
     def end(self) -> None:
         """End our transaction."""
         with self._using(Stage.CONNECTED):
-            self._service.end_transaction(self._card)
             self.in_transaction = False
+            self._service.end_transaction(self._card)
 
     def transmit(self, command: list[int]) -> bytes:
         """One command APDU, its response APDU.
 
-        A card that another program has reset does not get it: it is accepted as it is now, and the error says so.
+        A card that another program has reset is accepted as it is now, and the error says so. The command is not sent
+        again.
         """
+        if self.share is Share.SHARED:
+            self._disposition = Disposition.RESET
         with self._using(Stage.COMMAND):
             answer = self._service.transmit(self._card, self._protocol, command)
             return self._checked(answer)
 
     def look(self) -> None:
-        """Raise if the card is not what it was."""
+        """Raise if the card is not there any more. One that was reset is there: which it is, is seen when it is used
+        next, for that can need power, and here others may be using it."""
         with self._using(Stage.CONNECTED):
-            self._service.status(self._card)
+            try:
+                self._service.status(self._card)
+            except PcscFailure as failure:
+                if failure.code != ReturnCode.W_RESET_CARD:
+                    raise
 
     def power_cycle(self) -> None:
         """Take the power from the card and give it again; not if it was out meanwhile."""
@@ -101,7 +111,6 @@ class PcscCard:
             self._service.release_context(context)
 
     def _begin(self) -> None:
-        was_reset = False
         for _ in range(_ATTEMPTS):
             try:
                 self._service.begin_transaction(self._card)
@@ -109,9 +118,9 @@ class PcscCard:
                 if failure.code != ReturnCode.W_RESET_CARD:
                     raise
                 self._acknowledge_reset()
-                was_reset = True
             else:
-                if was_reset:
+                self.in_transaction = True
+                if self._unchecked:
                     self._check_same()
                 return
         raise PcscFailure(ReturnCode.W_RESET_CARD)
@@ -129,16 +138,27 @@ class PcscCard:
             if code in _GONE:
                 self._disposition = Disposition.LEAVE
             if code == ReturnCode.W_RESET_CARD:
-                with pcsc_errors(Stage.CONNECTED):
-                    self._acknowledge_reset()
-                    self._check_same()
+                self._accept_reset(error)
                 self.sound = True
             raise
         self.sound = True
 
+    def _accept_reset(self, error: HardwareError) -> None:
+        """Take the card as it is now if it is ours alone at the moment; else the next transaction finds the reset."""
+        if self.share is Share.SHARED and not self.in_transaction:
+            return
+        try:
+            with pcsc_errors(Stage.CONNECTED):
+                self._acknowledge_reset()
+                self._check_same()
+        except HardwareError as worse:
+            worse.outcome = error.outcome  # what was under way when the reset was found proves no more than before
+            raise
+
     def _acknowledge_reset(self) -> None:
         """Until then the service refuses everything."""
         self.epoch += 1
+        self._unchecked = True
         self._protocol = self._service.reconnect(self._card, self.share, Disposition.LEAVE)
 
     def _check_same(self) -> None:
@@ -146,9 +166,11 @@ class PcscCard:
         if self._powered().atr != self.atr:
             self._disposition = Disposition.LEAVE
             raise CardRemoved("Another card is in the reader.", outcome=Outcome.NOT_SENT)
+        self._unchecked = False
 
     def _powered(self) -> CardStatus:
-        """The card's status. Another program can have left it without power, which nobody else gives it."""
+        """The card's status. Another program can have left it without power, which nobody else gives it. Only while
+        the card is ours alone."""
         status = self._service.status(self._card)
         if status.powered:
             return status

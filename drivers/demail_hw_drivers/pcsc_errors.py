@@ -2,6 +2,7 @@
 
 import contextlib
 import enum
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -46,10 +47,14 @@ class ReturnCode(enum.IntEnum):
 
 
 class Stage(enum.Enum):
-    """What was being done when a call failed: only a command can have reached the card."""
+    """What was being done when a call failed: only a command can have reached the card.
+
+    ``CONNECTING``: to have the card alone; ``JOINING``: to share it.
+    """
 
     ASKING = "asking"
     CONNECTING = "connecting"
+    JOINING = "joining"
     CONNECTED = "connected"
     COMMAND = "command"
 
@@ -84,6 +89,11 @@ _NO_SERVICE: Final = _Meaning(
     "Install pcscd and libpcsclite1, and start it: systemctl start pcscd.socket.",
 )
 _CONNECTION_BROKE: Final = _Meaning(DeviceLost, "The connection to the PC/SC service broke.", _OPEN_ANEW)
+_END_THAT_PROGRAM: Final = (
+    "End that program: often GnuPG's scdaemon (gpgconf --kill scdaemon), or a browser or mail program with a PKCS#11 "
+    "module."
+)
+_BUSY: Final = _Meaning(ReaderBusy, "Another program has the card.", _END_THAT_PROGRAM)
 
 _MEANINGS: Final[Mapping[int, _Meaning]] = {
     ReturnCode.E_UNKNOWN_READER: _Meaning(
@@ -94,12 +104,7 @@ _MEANINGS: Final[Mapping[int, _Meaning]] = {
     ReturnCode.E_READER_UNAVAILABLE: _Meaning(
         DeviceLost, "The reader was unplugged, or does not work.", f"Plug the reader in. {_OPEN_ANEW}"
     ),
-    ReturnCode.E_SHARING_VIOLATION: _Meaning(
-        ReaderBusy,
-        "Another program has the card.",
-        "End that program: often GnuPG's scdaemon (gpgconf --kill scdaemon), or a browser or mail program with a "
-        "PKCS#11 module. Or use the card beside it, with ?share=shared.",
-    ),
+    ReturnCode.E_SHARING_VIOLATION: _BUSY,
     ReturnCode.E_NO_SMARTCARD: _REMOVED,
     ReturnCode.W_REMOVED_CARD: _REMOVED,
     ReturnCode.W_UNPOWERED_CARD: _Meaning(CardRemoved, "The card lost its power."),
@@ -137,13 +142,22 @@ _WITHOUT_A_CARD: Final[Mapping[int, _Meaning]] = {
 }
 _OF_STAGE: Final[Mapping[Stage, Mapping[int, _Meaning]]] = {
     Stage.ASKING: _WITHOUT_A_CARD,
-    Stage.CONNECTING: _WITHOUT_A_CARD,
+    Stage.CONNECTING: {
+        **_WITHOUT_A_CARD,
+        ReturnCode.E_SHARING_VIOLATION: _BUSY._replace(
+            remedy=f"{_END_THAT_PROGRAM} Or use the card beside it, with ?share=shared."
+        ),
+    },
+    Stage.JOINING: _WITHOUT_A_CARD,
     Stage.CONNECTED: _MEANINGS,
     Stage.COMMAND: _MEANINGS,
 }
-_BEFORE_THE_CARD: Final = frozenset({ReturnCode.W_RESET_CARD, ReturnCode.W_REMOVED_CARD})
-"""pcsc-lite looks for these before it gives a command to the reader's driver; the driver's own failures have other
-codes (pcsc-lite 1.9.9, SCardTransmit)."""
+_BEFORE_THE_CARD: Final[Mapping[str, frozenset[int]]] = {
+    "linux": frozenset({ReturnCode.W_RESET_CARD, ReturnCode.W_REMOVED_CARD}),
+}
+"""The codes that prove that a command did not reach the card, by ``sys.platform``. Linux has pcsc-lite, which looks
+for these before it gives a command to the reader's driver; the driver's own failures have other codes (pcsc-lite
+1.9.9, SCardTransmit). The services of other systems promise nothing of the kind."""
 
 
 @contextlib.contextmanager
@@ -156,7 +170,7 @@ def pcsc_errors(stage: Stage) -> Iterator[None]:
 
 
 def _error(code: int, stage: Stage) -> HardwareError:
-    may_have_acted = stage is Stage.COMMAND and code not in _BEFORE_THE_CARD
+    may_have_acted = stage is Stage.COMMAND and code not in _BEFORE_THE_CARD.get(sys.platform, ())
     outcome = Outcome.UNKNOWN if may_have_acted else Outcome.NOT_SENT
     meaning = _OF_STAGE[stage].get(code)
     if meaning is None:

@@ -63,7 +63,7 @@ class PcscReader:
 
         Errors: :class:`~demail_hw.errors.NoCard`, :class:`~demail_hw.errors.CardMute`;
         :class:`~demail_hw.errors.ReaderBusy` while another program has the card, or another connection of this
-        reader is open and alive.
+        reader is open and alive; :class:`~demail_hw.errors.DeviceLost` if the process that opened it is the parent.
         """
         with self._lock.alone(deadline=deadline):
             self._check_free(deadline)
@@ -104,7 +104,7 @@ class PcscConnection:
     like. Therefore each begins a new epoch. And therefore **a PIN that was verified is verified for every program
     that shares the card, until the connection is closed**: a card has one state for all.
 
-    Closing takes the power from the card, or resets it where it is shared.
+    Closing takes the power from the card. Where it is shared it is reset, if it got a command, and else left alone.
 
     PC/SC's calls have no deadline, so they are made in a thread of their own. One that is not back in time, and
     anything else that goes wrong between us and the card, ends the connection: :class:`~demail_hw.errors.CardRemoved`
@@ -178,14 +178,18 @@ class PcscConnection:
             self._call(self._card.power_cycle, deadline=deadline, late=_no_answer)
 
     def look(self, *, deadline: Deadline) -> bool:
-        """Is the card still there? Inside the lock of the reader."""
+        """Is the card still there? Inside the lock of the reader.
+
+        Errors: :class:`~demail_hw.errors.DeviceLost` in a process that was forked meanwhile: it is not for it to say.
+        """
         if self._alive:
+            self._thread.check_process()
             with contextlib.suppress(CardRemoved, DeviceLost):
                 self._call(self._card.look, deadline=deadline, late=_busy)
         return self._alive
 
     def close(self) -> None:
-        """Take the power from the card, or reset it, and let it go. Never raises; closing twice is allowed."""
+        """Let the card go, and with it what was verified. Never raises; closing twice is allowed."""
         if self._alive:
             self._bury()
 

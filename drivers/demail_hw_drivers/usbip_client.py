@@ -49,6 +49,7 @@ class UsbIpReaders:
     """The driver of ``usbip:`` (:class:`~demail_hw.interfaces.ReaderDriver`)."""
 
     in_process: Final = False
+    can_share: Final = False
 
     def open(self, address: Address, *, timeouts: Timeouts) -> CcidReader:
         """Import the one reader that the address means. Errors: as :func:`connect`."""

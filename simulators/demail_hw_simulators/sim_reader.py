@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Final
 
 from demail_hw.address import Address
-from demail_hw.errors import CardRemoved, DeadlineExceeded, DeviceNotFound, Layer, NoCard, Outcome, ReaderBusy
+from demail_hw.errors import CardRemoved, ConfigurationError, DeadlineExceeded, Layer, NoCard, Outcome, ReaderBusy
 from demail_hw.interfaces import Buffers, CardLimits, Deadline, ReaderInfo, ShareMode, Timeouts
 from demail_hw.transaction_lock import TransactionLock
 from demail_hw_simulators.card.personalities import PERSONALITIES, open_card
@@ -182,11 +182,12 @@ class SimulatedReaders:
     """The driver of ``sim:`` (:class:`~demail_hw.interfaces.ReaderDriver`)."""
 
     in_process: Final = True
+    can_share: Final = False
 
     def open(self, address: Address, *, timeouts: Timeouts) -> SimulatedReader:  # noqa: ARG002
         """A reader with a new card of the personality that the address names.
 
-        Errors: :class:`~demail_hw.errors.DeviceNotFound`.
+        Errors: :class:`~demail_hw.errors.ConfigurationError` if there is no such personality.
         """
         name = _personality(address)
         info = _info(name)
@@ -201,10 +202,9 @@ class SimulatedReaders:
 def _personality(address: Address) -> str:
     name = address.host or address.selector or DEFAULT_PERSONALITY
     if name not in PERSONALITIES:
-        raise DeviceNotFound(
+        raise ConfigurationError(
             f"There is no simulated card {name!r}.",
             remedy=f"Use one of these: {', '.join(f'sim:{known}' for known in PERSONALITIES)}.",
-            transient=False,
         )
     return name
 
@@ -212,7 +212,7 @@ def _personality(address: Address) -> str:
 def _info(name: str) -> ReaderInfo:
     return ReaderInfo(
         address=f"sim:{name}",
-        name=f"Simulated reader with a {name} card",
+        name=f"Simulated reader with the card {name}",
         serial=f"SIM-{name.upper()}",
         card=True,
         in_use=False,

@@ -29,15 +29,18 @@ class _SoftwareKey:
         self.decrypts = decrypts
         self.closed = False
 
-    def sign_digest_info(self, digest_info: bytes) -> bytes:
-        """PKCS#1 v1.5 of the DigestInfo."""
+    def compute_digital_signature(self, data: bytes) -> bytes:
+        """PKCS#1 v1.5 of a DigestInfo."""
         self._check_open()
-        return self._key.sign(digest_info)
+        return self._key.sign(data)
 
     def raw_rsa(self, block: bytes) -> bytes:
         """The raw operation."""
         self._check_open()
         return self._key.apply(block)
+
+    def suspect(self) -> None:
+        """There is no card to look at."""
 
     def _check_open(self) -> None:
         if self.closed:
@@ -67,9 +70,9 @@ class SoftwareKeyProvider:
         """All three."""
         return tuple(self._identities.values())
 
-    def identity(self, role: KeyRole) -> Identity:
-        """The key of this role."""
-        return self._identities[role]
+    def identity(self, role: KeyRole | str) -> Identity:
+        """The key of this role, which its name names as well. ``ValueError`` if there is no such role."""
+        return self._identities[KeyRole(role)]
 
     def close(self) -> None:
         """Every later operation fails."""

@@ -29,12 +29,16 @@ _LONGEST: Final = 0xFFFF
 _RECEIVE_SIZE: Final = 1 << 16
 _RETRY_SECONDS: Final = 0.5
 _CONNECT_SECONDS: Final = 5.0
+_SILENT_SECONDS: Final = 3.0
+"""Several of pcscd's questions would fit in."""
+_CLOSE_SECONDS: Final = 2.0
 _QUICK_ACKNOWLEDGE: Final = getattr(socket, "TCP_QUICKACK", None)
 """Linux only."""
 _WRONG_LENGTH: Final = b"\x67\x00"
 _NO_ANSWER: Final = b""
 
 Connect: TypeAlias = Callable[[], socket.socket]
+Listener: TypeAlias = Callable[[], None]
 
 
 class Control(enum.IntEnum):
@@ -76,6 +80,10 @@ class MessageBuffer:
             yield body
 
 
+def _ignore() -> None:
+    """Nobody listens."""
+
+
 def connect_to(host: str, port: int) -> Connect:
     """How a slot reaches the vpcd that listens there."""
     return lambda: socket.create_connection((host, port), timeout=_CONNECT_SECONDS)
@@ -85,7 +93,11 @@ class VpcdSlot:
     """A slot of vpcd with a card in it, or none: connects, serves, and connects again when vpcd went away.
 
     A context manager; one thread runs in it. ``connect`` gives a connected socket, or raises ``OSError`` as long as
-    nobody listens; it is tried again every half second.
+    nobody listens; it is tried again every half second, and half a second after the other end hung up.
+
+    A connection is not a place in the reader: vpcd serves one at a time, and others wait unseen in its queue. The
+    thread calls ``on_seen`` each time that vpcd has got the card's ATR, and ``on_silence`` for every three seconds in
+    which a new connection has heard nothing: something else is in the slot.
 
     An empty slot is connected too, and hangs up when it is asked for its ATR: that is how vpcd finds that it is empty
     (an answer of no bytes would leave it waiting for ever). A card that was taken out stays out until vpcd has asked.
@@ -93,8 +105,17 @@ class VpcdSlot:
     that have it open. :meth:`swap` does that on purpose.
     """
 
-    def __init__(self, connect: Connect, card: SimulatedCard | None = None) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        card: SimulatedCard | None = None,
+        *,
+        on_seen: Listener = _ignore,
+        on_silence: Listener = _ignore,
+    ) -> None:
         self._connect = connect
+        self._on_seen = on_seen
+        self._on_silence = on_silence
         self._changed = threading.Condition()
         self._card = card
         self._atr: bytes | None = None
@@ -102,6 +123,7 @@ class VpcdSlot:
         self._asked = False
         self._stopped = threading.Event()
         self._socket: socket.socket | None = None
+        self._hung_up = False
         self._thread = threading.Thread(target=self._run, name="vpcd slot", daemon=True)
 
     def __enter__(self) -> Self:
@@ -114,12 +136,16 @@ class VpcdSlot:
         self.close()
 
     def close(self) -> None:
-        """Leave vpcd: the card is gone. Closing twice is allowed."""
+        """Leave vpcd: the card is gone. Closing twice is allowed.
+
+        A card that works on a command, or ``connect``, is not waited for longer than two seconds: it ends in a daemon
+        thread, and nobody gets its answer.
+        """
         self._stopped.set()
         with self._changed:
             self._hang_up()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(_CLOSE_SECONDS)
 
     # --- the hand
 
@@ -175,6 +201,7 @@ class VpcdSlot:
         self._changed.notify_all()
 
     def _hang_up(self) -> None:
+        self._hung_up = True
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
@@ -183,27 +210,37 @@ class VpcdSlot:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            try:
-                connection = self._connect()
-            except OSError:
-                self._stopped.wait(_RETRY_SECONDS)
-                continue
-            with connection:
+            self._hung_up = False
+            with contextlib.suppress(OSError), self._connect() as connection:
                 self._serve(connection)
+            # Whoever hangs up on purpose comes back at once, so that vpcd's next question finds an answer. Anybody
+            # else would try without end where the other side takes each connection and drops it.
+            if not self._hung_up:
+                self._stopped.wait(_RETRY_SECONDS)
 
     def _serve(self, connection: socket.socket) -> None:
-        connection.settimeout(None)
         with self._changed:
             self._socket = connection
             if self._stopped.is_set():
                 return
         received = MessageBuffer()
-        with contextlib.suppress(OSError):
-            while data := _receive(connection):
-                received.feed(data)
-                for body in received:
-                    if not self._handle(connection, body):
-                        return
+        connection.settimeout(_SILENT_SECONDS)
+        while data := self._receive(connection):
+            connection.settimeout(None)
+            received.feed(data)
+            for body in received:
+                if not self._handle(connection, body):
+                    with self._changed:
+                        self._hang_up()
+                    return
+
+    def _receive(self, connection: socket.socket) -> bytes:
+        """What comes next; of a connection that has heard nothing yet it is told."""
+        while True:
+            try:
+                return _receive(connection)
+            except TimeoutError:
+                self._on_silence()
 
     def _handle(self, connection: socket.socket, body: bytes) -> bool:
         """Answer one message. False: nobody is there to answer it."""
@@ -211,9 +248,12 @@ class VpcdSlot:
             self._set_power(body[0])
             return True
         answer = self._answer_to_reset() if len(body) == 1 else self._transmit(body)
-        if answer != _NO_ANSWER:
-            connection.sendall(encode_message(answer))  # one write: vpcd reads the two parts one by one
-        return answer != _NO_ANSWER
+        if answer == _NO_ANSWER:
+            return False
+        connection.sendall(encode_message(answer))  # one write: vpcd reads the two parts one by one
+        if len(body) == 1:
+            self._on_seen()
+        return True
 
     def _visible(self) -> SimulatedCard | None:
         """The card that vpcd may know of: none until it has missed the one before."""

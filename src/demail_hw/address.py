@@ -4,12 +4,12 @@
 
     usbip://HOST[:3240]/                the only reader on a USB server
     usbip://HOST/serial=53692013000000  by serial number; also /04e6:5710 (VID:PID) and /1-1 (bus id)
-    pcsc:NAME-OR-GLOB                   a reader of the PC/SC service
+    pcsc:NAME-OR-GLOB                   a reader of the PC/SC service: the only reader, or the only one with a card
     sim:PERSONALITY                     a simulated card, in process
     replay:FILE                         a recorded card in the place of a real one
     ...?card=ICCSN                      refuse any other card
     ...?reader=SERIAL                   refuse any other reader
-    ...?share=shared                    let others use the card beside us (pcsc: alone can); else exclusive
+    ...?share=shared                    let others use the card beside us (only pcsc: takes it); else exclusive
 
 A bus id names a socket of the USB server and not a reader: it is not an identity.
 """
@@ -48,7 +48,7 @@ class Address:
         """Read an address from text."""
         scheme, colon, _ = text.partition(":")
         if not colon or not _SCHEME.fullmatch(scheme):
-            raise ValueError(f"{text!r} is no reader address: it has no scheme such as usbip: or sim:")
+            raise ValueError(f"{text!r} is no reader address: it has no scheme such as usbip:, pcsc: or sim:")
         parts = urllib.parse.urlsplit(text, allow_fragments=False)
         if parts.username is not None or parts.password is not None:
             raise ValueError("a reader address takes no user or password")

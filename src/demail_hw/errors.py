@@ -281,7 +281,7 @@ class KeyNotFound(KeyProviderError):
 
 
 class AlgorithmNotSupported(KeyProviderError):
-    """The key cannot do this algorithm."""
+    """The key cannot do this algorithm, or not through this reader."""
 
 
 class PinRequired(KeyProviderError):

@@ -312,6 +312,11 @@ class ReaderDriver(Protocol):
         """Do its cards begin and end with this process, so that nothing is known of them afterwards?"""
         ...
 
+    @property
+    def can_share(self) -> bool:
+        """Can others use a card beside us? Where not, an address with ``?share=shared`` is refused above."""
+        ...
+
     def open(self, address: Address, *, timeouts: Timeouts) -> Reader:
         """Open the one reader that the address means."""
         ...
@@ -399,8 +404,11 @@ class KeyProvider(Protocol):
         """Every key that has a certificate."""
         ...
 
-    def identity(self, role: KeyRole) -> Identity:
-        """The key of this role. :class:`~demail_hw.errors.KeyNotFound` if there is none."""
+    def identity(self, role: KeyRole | str) -> Identity:
+        """The key of this role, which its name names as well. ``ValueError`` if there is no such role.
+
+        Errors: :class:`~demail_hw.errors.KeyNotFound` if there is no such key.
+        """
         ...
 
     def close(self) -> None:

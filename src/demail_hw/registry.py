@@ -4,7 +4,7 @@ import importlib.metadata
 
 from demail_hw.address import Address
 from demail_hw.errors import ConfigurationError, DeviceNotFound
-from demail_hw.interfaces import Reader, ReaderDriver, ReaderInfo, Timeouts
+from demail_hw.interfaces import Reader, ReaderDriver, ReaderInfo, ShareMode, Timeouts
 
 __all__ = ["find_readers", "open_reader", "reader_driver", "reader_schemes"]
 
@@ -42,22 +42,39 @@ def reader_driver(scheme: str) -> ReaderDriver:
 def open_reader(address: Address | str, *, timeouts: Timeouts | None = None) -> Reader:
     """Open the one reader that an address means.
 
-    Errors: :class:`~demail_hw.errors.DeviceNotFound` if ``?reader=`` names another one; what the driver raises.
+    Errors: :class:`~demail_hw.errors.ConfigurationError` for ``?share=shared`` where a card cannot be shared;
+    :class:`~demail_hw.errors.DeviceNotFound` if ``?reader=`` names another one; what the driver raises.
     """
     parsed = Address.parse(address) if isinstance(address, str) else address
-    reader = reader_driver(parsed.scheme).open(parsed, timeouts=timeouts or Timeouts())
+    driver = reader_driver(parsed.scheme)
+    if parsed.share == ShareMode.SHARED.value and not driver.can_share:
+        raise ConfigurationError(
+            f"A card behind {parsed.scheme}: cannot be shared with other programs.",
+            remedy="Leave ?share=shared out: the card is then ours alone.",
+        )
+    reader = driver.open(parsed, timeouts=timeouts or Timeouts())
     if parsed.reader in (None, reader.serial):
         return reader
     serial = reader.serial
     reader.close()
-    raise DeviceNotFound(
-        f"The reader has the serial number {serial!r}, not {parsed.reader!r}.",
-        remedy="Mend ?reader= in the address, or plug in the right reader.",
-        transient=False,
-    )
+    raise _another_reader(serial, parsed.reader)
 
 
 def find_readers(address: Address | str, *, timeouts: Timeouts | None = None) -> tuple[ReaderInfo, ...]:
     """The readers that an address can mean."""
     parsed = Address.parse(address) if isinstance(address, str) else address
     return tuple(reader_driver(parsed.scheme).find(parsed, timeouts=timeouts or Timeouts()))
+
+
+def _another_reader(serial: str | None, demanded: str | None) -> DeviceNotFound:
+    if serial is None:
+        return DeviceNotFound(
+            f"The reader tells no serial number, and {demanded!r} was asked for.",
+            remedy="Another program may have it in use: end that. If its driver never tells one, leave ?reader= out.",
+            transient=False,
+        )
+    return DeviceNotFound(
+        f"The reader has the serial number {serial!r}, not {demanded!r}.",
+        remedy="Mend ?reader= in the address, or plug in the right reader.",
+        transient=False,
+    )

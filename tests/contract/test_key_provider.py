@@ -85,6 +85,9 @@ def test_three_identities_by_role(provider: KeyProvider) -> None:
     assert {identity.role for identity in provider.identities()} == set(KeyRole)
     for role in KeyRole:
         assert provider.identity(role).role is role
+        assert provider.identity(role.value) is provider.identity(role)
+    with pytest.raises(ValueError, match="nobody"):
+        provider.identity("nobody")
 
 
 def test_certificate_belongs_to_the_key_and_chain_leads_to_the_root(provider: KeyProvider) -> None:

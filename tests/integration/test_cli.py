@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,14 +21,17 @@ from demail_hw.identity import KeyRole
 from demail_hw_simulators.ca import telesec_ca
 from demail_hw_simulators.card.personalities import PERSONALITIES, open_card
 
-PINS = {"global": "123456", "puk": "12345678", "nks-1": "111111", "nks-2": "222222", "sigg-1": "654321", "sigg-2": "87654321"}
+PINS = {"global": "123456", "nks-1": "111111", "nks-2": "222222", "sigg-1": "654321", "sigg-2": "87654321"}
 MESSAGE = "From: a@example.org\r\nSubject: Prüfung\r\n\r\nHallo Köln\r\n".encode()
 
 
-def run(*arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def run(
+    *arguments: str | Path, stdin: bytes = b"", environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [sys.executable, "-m", "demail_hw.cli", *map(str, arguments)],
         input=stdin,
+        env=environment,
         capture_output=True,
         timeout=60,
         check=False,
@@ -84,11 +87,38 @@ def test_readers_lists_the_server_and_the_simulators(usb_server: str) -> None:
     assert run("card", "info", listed[0]["address"]).returncode == 0
 
 
+def warnings_of(done: subprocess.CompletedProcess[bytes]) -> list[str]:
+    return [json.loads(line)["warning"] for line in done.stderr.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("pyscard", "said"),
+    [
+        ("raise ImportError", "need pyscard"),
+        # As pyscard says it where no PC/SC service runs.
+        ("def SCardEstablishContext(scope): return 0x8010001D, 0", "no PC/SC service"),
+    ],
+    ids=["no pyscard", "no service"],
+)
+def test_readers_without_an_address_warns_of_what_is_not_there(tmp_path: Path, pyscard: str, said: str) -> None:
+    (tmp_path / "smartcard").mkdir()
+    (tmp_path / "smartcard" / "__init__.py").touch()
+    (tmp_path / "smartcard" / "scard.py").write_text(pyscard)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = run("readers", "--json", environment=environment)
+    assert done.returncode == 0
+    listed = [reader["address"] for reader in json.loads(done.stdout)["readers"]]
+    assert [address for address in listed if address.startswith("sim:")] == [f"sim:{name}" for name in PERSONALITIES]
+    (warning,) = [text for text in warnings_of(done) if text.startswith("nothing from pcsc: ")]
+    assert said in warning
+    assert f"warning: {warning}\n" in run("readers", environment=environment).stderr.decode()
+
+
 def test_card_info_needs_no_pin_and_spends_no_try(usb_server: str) -> None:
     for _ in range(2):
         info = json.loads(run("card", "info", usb_server, "--json").stdout)
         states = {entry["pin"]: (entry["state"], entry["retries_left"]) for entry in info["pins"]}
-        assert states == dict.fromkeys(PINS, ("ready", 3))
+        assert states == dict.fromkeys([*PINS, "puk"], ("ready", 3))
     assert info["card"]["serial"] == "89490173510080407136"
     assert [entry["key"] for entry in info["keys"]] == ["80", "81", "82", "84"]
 
@@ -215,7 +245,7 @@ def test_exit_codes(usb_server: str, tmp_path: Path, message: Path, pin: str) ->
         (ExitCode.USAGE, ("sign", "nonsense", message, *sign)),
         (ExitCode.USAGE, ("sign", usb_server, tmp_path / "none", *sign)),
         (ExitCode.NOT_FOUND, ("card", "info", f"{usb_server}serial=1")),
-        (ExitCode.NOT_FOUND, ("sign", "sim:none", message, *sign)),
+        (ExitCode.NOT_FOUND, ("card", "info", "sim:netkey3?reader=1")),
         (ExitCode.CARD, ("card", "info", f"{usb_server}?card=99")),
         (ExitCode.PIN, ("sign", usb_server, message, "--key", "signature", "--pin", f"file:{tmp_path}/none")),
         (ExitCode.TRANSPORT, ("card", "info", "usbip://127.0.0.1:1/")),
@@ -226,6 +256,7 @@ def test_exit_codes(usb_server: str, tmp_path: Path, message: Path, pin: str) ->
         (ExitCode.KEY, ("decrypt", usb_server, message, "--pin", pin)),
         (ExitCode.CONFIGURATION, ("sign", usb_server, message, "--key", "signature", "--pin", "123456")),
         (ExitCode.CONFIGURATION, ("card", "info", "xyz:1")),
+        (ExitCode.CONFIGURATION, ("sign", "sim:none", message, *sign)),
     ]
     for code, arguments in cases:
         done = run(*arguments)
@@ -258,6 +289,8 @@ def test_environment_pin_is_warned_about(usb_server: str, message: Path, monkeyp
 def test_version_and_help() -> None:
     assert re.fullmatch(rb"demail-hw, version \S+\n", run("--version").stdout)
     overview = run("--help").stdout.decode()
+    for word in ("usbip://", "pcsc:", "sim:", "?card=", "?reader=", "?share=shared"):
+        assert word in overview
     for command in ("card", "decrypt", "demo", "probe", "readers", "sign", "simulate"):
         assert re.search(rf"^  {command}\b", overview, re.MULTILINE)
         assert run(command, "--help").returncode == 0

@@ -35,8 +35,11 @@ class Card:
         self.failure = failure
         self.signatures = 0
 
-    def sign_digest_info(self, digest_info: bytes) -> bytes:
+    def compute_digital_signature(self, digest_info: bytes) -> bytes:
         return self.raw_rsa(b"\x00\x01" + b"\xff" * (253 - len(digest_info)) + b"\x00" + digest_info)
+
+    def suspect(self) -> None:
+        raise AssertionError("it never answers wrong")
 
     def raw_rsa(self, block: bytes) -> bytes:
         self.signatures += 1

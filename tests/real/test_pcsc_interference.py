@@ -12,6 +12,7 @@ from demail_hw.errors import (
     CardRemoved,
     DeadlineExceeded,
     DeviceLost,
+    DeviceNotFound,
     HardwareError,
     Layer,
     NoCard,
@@ -19,12 +20,12 @@ from demail_hw.errors import (
     ReaderBusy,
     TransportError,
 )
-from demail_hw.interfaces import CardConnection, Deadline, ShareMode
+from demail_hw.interfaces import CardConnection, Deadline, ShareMode, Timeouts
 from demail_hw.registry import open_reader
 from demail_hw_simulators.card.personalities import netkey3
 from pcsc_client import require_pyscard
 from pcsc_wire import READER, GatedCard, Wire, open_wire, short, soon
-from pcscd import SECONDS
+from pcscd import READERS, SECONDS
 
 SELECT_MF = bytes.fromhex("00A4000C023F00")
 VERIFY = bytes.fromhex("00200000 06 313233343536")
@@ -96,6 +97,17 @@ def test_card_that_another_program_left_without_power_gets_it_again(wire: Wire) 
     assert transmit(connection) == OK
 
 
+def test_looking_at_a_card_that_was_left_without_power_gives_it_none(wire: Wire) -> None:
+    connection = wire.connect(ShareMode.SHARED)
+    wire.foreign.connect(READER)
+    wire.foreign.disconnect(2)
+    assert wire.card.off.wait(SECONDS)
+    with pytest.raises(ReaderBusy):
+        wire.connect(ShareMode.SHARED)
+    assert wire.card.off.is_set()
+    assert transmit(connection) == OK
+
+
 # --- Another program uses the card between our transactions -------------------------------------------------------
 
 
@@ -120,6 +132,16 @@ def test_pin_of_a_shared_card_is_verified_for_all_until_it_is_closed(wire: Wire)
     assert wire.foreign.finish() == (RESET_CARD, [])
     wire.foreign.call("SCardReconnect", "card", 2, 3, 0)
     assert wire.foreign.transmit(ASK_PIN) == b"\x63\xc3"
+
+
+def test_closing_a_shared_card_that_got_no_command_resets_nobody(wire: Wire) -> None:
+    connection = wire.connect(ShareMode.SHARED)
+    wire.foreign.connect(READER)
+    assert wire.foreign.transmit(VERIFY) == OK
+    with connection.transaction(deadline=soon()):
+        pass
+    connection.close()
+    assert wire.foreign.transmit(ASK_PIN) == OK
 
 
 def test_pin_is_forgotten_with_an_exclusive_connection(wire: Wire) -> None:
@@ -188,6 +210,7 @@ def test_card_that_another_program_has_exclusively_is_busy(wire: Wire, share: Sh
         wire.connect(share)
     assert caught.value.outcome is Outcome.NOT_SENT
     assert "gpgconf --kill scdaemon" in caught.value.remedy
+    assert ("share=shared" in caught.value.remedy) is (share is ShareMode.EXCLUSIVE)
     wire.foreign.disconnect(0)
     assert transmit(wire.connect(share)) == OK
 
@@ -204,6 +227,19 @@ def test_nobody_gets_a_card_that_we_have_exclusively(wire: Wire) -> None:
     wire.foreign.start("SCardConnect", "context", READER, 2, 3)
     assert wire.foreign.finish() == (SHARING_VIOLATION, [])
     assert transmit(connection) == OK
+
+
+def test_reader_in_another_programs_transaction_is_one_whose_number_is_not_known(wire: Wire) -> None:
+    wire.foreign.connect(READER)
+    wire.foreign.begin()
+    for address in ("pcsc:serial=123", "pcsc:?reader=123"):
+        with pytest.raises(DeviceNotFound) as caught:
+            open_reader(address, timeouts=Timeouts(connect=1))
+        assert all(repr(name) in caught.value.message for name in READERS)
+        assert f"{READER!r} (serial number not known, card, in use)" in caught.value.message
+    with pytest.raises(DeviceNotFound, match="tells no serial number"):
+        open_reader(f"pcsc:{READER}?reader=123", timeouts=Timeouts(connect=1))
+    wire.foreign.end()
 
 
 def test_it_is_seen_from_outside_whether_a_program_has_the_card(wire: Wire) -> None:
@@ -370,6 +406,10 @@ if not child:
         transmit(connection)
     except DeviceLost as error:
         print(error.outcome.name, error.remedy, flush=True)
+    try:
+        reader.connect(deadline=soon())
+    except DeviceLost as error:
+        print(error.outcome.name, error.remedy, flush=True)
     connection.close()
     reader.close()
     os._exit(0)
@@ -381,7 +421,8 @@ reader.close()
 
 def test_fork_leaves_the_connection_to_the_parent(wire: Wire) -> None:
     done = wire.pcscd.run(sys.executable, "-W", "ignore", "-c", FORKING, f"pcsc:{READER}")
-    assert done.stdout.splitlines() == ["NOT_SENT Open the provider anew after the fork.", "9000"], done.stderr
+    lost = "NOT_SENT Open the provider anew after the fork."
+    assert done.stdout.splitlines() == [lost, lost, "9000"], done.stderr
 
 
 def test_hanging_call_does_not_keep_the_interpreter(wire: Wire) -> None:

@@ -130,6 +130,23 @@ def test_whoever_has_the_card_exclusively_says_whether_it_is_there(pcscd_named: 
     reader.close()
 
 
+@pytest.mark.parametrize("address", ["pcsc:", "pcsc:Virtual*"])
+def test_of_several_the_only_one_with_a_card_is_meant(
+    pytestconfig: pytest.Config, pcscd: PrivatePcscd, address: str
+) -> None:
+    require_pyscard(pytestconfig)
+    with pytest.raises(DeviceNotFound, match="a card is in none of them"):
+        open_reader(address)
+    pcscd.slot(netkey3(), 1)
+    reader = open_reader(address)
+    assert reader.name == READERS[1]
+    reader.close()
+    pcscd.slot(netkey3(), 0)
+    with pytest.raises(DeviceNotFound, match=r"several readers.* with a card") as caught:
+        open_reader(address)
+    assert all(f"{name!r} (card)" in caught.value.message for name in READERS)
+
+
 def test_one_of_several_must_be_named(pytestconfig: pytest.Config, pcscd: PrivatePcscd) -> None:
     require_pyscard(pytestconfig)
     with pytest.raises(DeviceNotFound) as caught:

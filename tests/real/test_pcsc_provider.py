@@ -14,6 +14,7 @@ from demail_hw.errors import (
     DeviceLost,
     HardwareError,
     Outcome,
+    PinIncorrect,
     PinRefused,
     ReaderBusy,
     UnexpectedCard,
@@ -94,10 +95,12 @@ def test_who_has_not_shown_that_he_knows_the_pin_has_no_use_of_another_programs(
     wire.foreign.connect(READER)
     wire.foreign.transmit(VERIFY)
     with open_provider(SHARED, pin=lambda: b"975310") as provider:
+        with pytest.raises(PinIncorrect):
+            sign(provider)
         for _ in range(2):
-            with pytest.raises(PinRefused, match="another program"):
+            with pytest.raises(PinRefused, match="not sent again"):
                 sign(provider)
-    assert verifications(wire.card) == 1  # the other program's
+    assert verifications(wire.card) == 2  # the other program's, and the one that an open card gets
     wire.foreign.start("SCardDisconnect", "card", 0)
     wire.foreign.finish()
     assert tries(wire.card) == THREE_TRIES

@@ -5,12 +5,12 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["ATR", "EMPTY", "EXCLUSIVE", "GARBAGE", "INUSE", "PRESENT", "FakeScard", "Gate"]
+__all__ = ["ATR", "EMPTY", "EXCLUSIVE", "GARBAGE", "INUSE", "PRESENT", "UNPOWERED", "FakeScard", "Gate"]
 
 ATR = bytes.fromhex("3BBF96008131FE5D00640411030131C073F701D00090007D")
 GARBAGE = [0xFF] * 65548
 EMPTY, PRESENT, EXCLUSIVE, INUSE = 0x10, 0x20, 0x80, 0x100
-POWERED = 0x34
+POWERED, UNPOWERED = 0x34, 0x04
 NO_CONTEXT, NO_CARD = 0x80100003, 0x80100003
 UNSUPPORTED_FEATURE = 0x8010001F
 
@@ -19,18 +19,21 @@ class FakeScard:
     """The module ``smartcard.scard``, with a service whose readers all have the same card.
 
     ``script``: what a function gives the next times, or what it calls to know; then it does what it should.
-    ``states``: name and state of each reader. ``contexts`` and ``cards``: what is open. ``dispositions``: with what
-    cards were let go.
+    ``states``: name and state of each reader. ``held``: readers that cannot be had before a gate is open, as while
+    another program has a transaction. ``contexts`` and ``cards``: what is open. ``dispositions``: with what cards
+    were let go. ``reconnects``: the same, of those that were kept.
     """
 
     def __init__(self) -> None:
         self.script: defaultdict[str, deque[Any]] = defaultdict(deque)
         self.states: dict[str, int] = {"Reader 00 00": PRESENT}
+        self.held: dict[str, Gate] = {}
         self.serials: dict[str, bytes] = {}
         self.properties: bytes | None = None
         self.atr = ATR
         self.commands: list[bytes] = []
         self.dispositions: list[int] = []
+        self.reconnects: list[int] = []
         self.contexts: set[int] = set()
         self.cards: dict[int, str] = {}
         self._handles = iter(range(1, 1000))
@@ -65,12 +68,15 @@ class FakeScard:
         assert context in self.contexts
         if (answer := self._scripted("SCardConnect")) is not None:
             return list(answer)
+        if reader in self.held:
+            self.held[reader]()
         card = next(self._handles)
         self.cards[card] = reader
         return [0, card, 2 if protocols else 0]
 
     def SCardReconnect(self, card: int, share: int, protocols: int, disposition: int) -> list[Any]:
         assert card in self.cards
+        self.reconnects.append(disposition)
         return self._scripted("SCardReconnect") or [0, 2]
 
     def SCardDisconnect(self, card: int, disposition: int) -> int:

@@ -1,42 +1,32 @@
-"""The documents hold: every Python block runs, each file in one namespace, in order; every link leads somewhere;
-every command line is one that the command understands."""
+"""The documents hold: every Python block runs, each file in one namespace, in order (what needs PC/SC does in
+tests/real); every link leads somewhere; every command line is one that the command understands."""
 
 import pathlib
 import re
 import shlex
-from collections.abc import Iterator
 
 import click
 import pytest
 
 from demail_hw.cli.main import _group
+from documents import ALL_BLOCKS, DOCUMENTS, PCSC_BLOCKS, PLAIN_BLOCKS, blocks, name, run_blocks
 
-ROOT = pathlib.Path(__file__).parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r"^\$ demail-hw (.*)$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#]+)")
 
 
-def name(path: pathlib.Path) -> str:
-    return str(path.relative_to(ROOT))
-
-
-def blocks(path: pathlib.Path) -> Iterator[str]:
-    """The code of each block, below as many empty lines as make a traceback point into the document."""
-    text = path.read_text(encoding="utf-8")
-    for match in BLOCK.finditer(text):
-        yield "\n" * text.count("\n", 0, match.start(1)) + match[1]
-
-
-@pytest.mark.parametrize("path", [path for path in DOCUMENTS if any(blocks(path))], ids=name)
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if any(blocks(path, PLAIN_BLOCKS))], ids=name)
 @pytest.mark.filterwarnings("ignore:the PIN comes from the environment:RuntimeWarning")
 def test_python_blocks_run(path: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DEMAIL_PIN", "123456")
-    namespace: dict[str, object] = {"__name__": path.stem}
-    for code in blocks(path):
-        exec(compile(code, path, "exec"), namespace)
+    run_blocks(path, PLAIN_BLOCKS)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_no_python_block_is_left_out(path: pathlib.Path) -> None:
+    run_somewhere = [*blocks(path, PLAIN_BLOCKS), *blocks(path, PCSC_BLOCKS)]
+    assert sorted(run_somewhere) == sorted(blocks(path, ALL_BLOCKS))
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)

@@ -1,9 +1,11 @@
 """From the specification of a card to a simulated card: its files, PINs and keys, and certificates that fit."""
 
 import dataclasses
+import os
+import random
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -28,6 +30,7 @@ from demail_hw_simulators.card.file_system import (
     TransparentFile,
     erased,
 )
+from demail_hw_simulators.card.key_names import KeyName, KeyPlace, places_of
 from demail_hw_simulators.card.keys import CardKey, RsaCardKey, card_key
 from demail_hw_simulators.card.personality import (
     ApplicationSpec,
@@ -43,6 +46,8 @@ from demail_hw_simulators.card.personality import (
 from demail_hw_simulators.card.pins import CardPin
 
 __all__ = ["build_card", "load_card_key"]
+
+_T = TypeVar("_T")
 
 _ICCSN_TAG: Final = 0x5A
 _USER_CERTIFICATE: Final = bytes.fromhex("0603550424")
@@ -61,19 +66,26 @@ def build_card(
     personality: Personality,
     *,
     iccsn: str | None = None,
-    keys: Mapping[int, PrivateKey] | None = None,
-    certificates: Mapping[int, x509.Certificate] | None = None,
+    keys: Mapping[KeyName, PrivateKey] | None = None,
+    certificates: Mapping[KeyName, x509.Certificate] | None = None,
+    seed: int | None = None,
 ) -> SimulatedTcosCard:
     """A card of this kind.
 
-    ``iccsn``: another number. ``keys`` and ``certificates``: by key reference, in place of the test keys and of
-    what the simulated CA issues for them. ``ValueError`` if the ICCSN has not 20 digits, if the card has no key of a
-    reference, or another kind of key there.
+    ``iccsn``: another number. ``keys`` and ``certificates``: by name, in place of the test keys and of what the
+    simulated CA issues for them. ``seed``: its random numbers are always the same, and ECDSA is deterministic
+    (RFC 6979). ``ValueError`` if the ICCSN has not 20 digits, if no key or several have a name, or if another kind
+    of key belongs there.
     """
     number = personality.iccsn if iccsn is None else iccsn
     require_iccsn(number)
-    _require_room(personality, keys or {}, certificates or {})
-    maker = _Maker(personality, telesec_ca(), keys or {}, certificates or {})
+    maker = _Maker(
+        personality,
+        telesec_ca(),
+        _require_kinds(personality, _by_place(personality, keys or {})),
+        _by_place(personality, certificates or {}),
+        deterministic=seed is not None,
+    )
     root = DedicatedFile(MASTER_FILE)
     root.add(*(maker.application(spec, root) for spec in personality.applications))
     root.add(TransparentFile(personality.global_data, _global_data_objects(number)), *map(_file, personality.files))
@@ -81,22 +93,25 @@ def build_card(
     if personality.initial_puk is not None:
         root.add(_initial_puk(personality, personality.initial_puk, root))
     return SimulatedTcosCard(
-        FileSystem(root), atr=personality.atr, dialect=personality.dialect, information=personality.information
+        FileSystem(root),
+        atr=personality.atr,
+        dialect=personality.dialect,
+        information=personality.information,
+        random=os.urandom if seed is None else random.Random(seed).randbytes,  # noqa: S311  the same on purpose
     )
 
 
-def _require_room(
-    personality: Personality, keys: Mapping[int, PrivateKey], certificates: Mapping[int, x509.Certificate]
-) -> None:
-    """Somebody's own keys and certificates have a place on the card."""
-    places = {spec.reference: spec.algorithm for spec in personality.all_keys()}
-    for reference in (*keys, *certificates):
-        if reference not in places:
-            known = ", ".join(f"{each:02X}" for each in sorted(places))
-            raise ValueError(f"this card has no key {reference:02X}; it has these: {known}")
-    for reference, key in keys.items():
-        if algorithm_of(key) is not places[reference]:
-            raise ValueError(f"key {reference:02X} of this card is {places[reference].value}")
+def _by_place(personality: Personality, given: Mapping[KeyName, _T]) -> dict[KeyPlace, _T]:
+    return {place: given[name] for name, place in places_of(given, personality.keys()).items()}
+
+
+def _require_kinds(personality: Personality, keys: dict[KeyPlace, PrivateKey]) -> dict[KeyPlace, PrivateKey]:
+    """Somebody's own keys, each of the kind that the card has there."""
+    specs = personality.keys()
+    for place, key in keys.items():
+        if algorithm_of(key) is not specs[place].algorithm:
+            raise ValueError(f"key {place.reference:02X} of this card is {specs[place].algorithm.value}")
+    return keys
 
 
 def _global_data_objects(iccsn: str) -> bytes:
@@ -143,8 +158,9 @@ class _Maker:
 
     personality: Personality
     ca: SimulatedCa
-    keys: Mapping[int, PrivateKey]
-    certificates: Mapping[int, x509.Certificate]
+    keys: Mapping[KeyPlace, PrivateKey]
+    certificates: Mapping[KeyPlace, x509.Certificate]
+    deterministic: bool
 
     def application(self, spec: ApplicationSpec, root: DedicatedFile) -> DedicatedFile:
         made = DedicatedFile(
@@ -158,7 +174,11 @@ class _Maker:
         rule = any_pin(*spec.opened_by, once=spec.once)
         for key in spec.keys:
             made.keys[key.reference] = card_key(
-                key.reference, self._key(key), templates=frozenset(key.templates), rule=rule
+                key.reference,
+                self._key(KeyPlace(spec.label, key.reference), key),
+                templates=frozenset(key.templates),
+                rule=rule,
+                deterministic=self.deterministic,
             )
         self._add_certificates(made, spec)
         for key in spec.keys:
@@ -169,8 +189,8 @@ class _Maker:
         _add_pins(made, spec.pins, spec.password_descriptions, self.personality.dialect)
         return made
 
-    def _key(self, spec: KeySpec) -> PrivateKey:
-        return self.keys.get(spec.reference) or load_card_key(spec.test_key)
+    def _key(self, place: KeyPlace, spec: KeySpec) -> PrivateKey:
+        return self.keys.get(place) or load_card_key(spec.test_key)
 
     def _key_files(self, spec: KeySpec, key: CardKey) -> Iterator[ElementaryFile]:
         if spec.public_key is not None and isinstance(key, RsaCardKey):
@@ -178,16 +198,16 @@ class _Maker:
         if spec.private_key is not None:
             yield KeyFile(spec.private_key, key)
 
-    def _certificate(self, spec: KeySpec, key: CardKey) -> x509.Certificate:
-        given = self.certificates.get(spec.reference)
-        return given or self.ca.issue_card_certificate(spec.role, key.public_key)
+    def _certificate(self, place: KeyPlace, spec: KeySpec, key: CardKey) -> x509.Certificate:
+        return self.certificates.get(place) or self.ca.issue_card_certificate(spec.role, key.public_key)
 
     def _add_certificates(self, directory: DedicatedFile, spec: ApplicationSpec) -> None:
         # Assumed: whoever may use the keys may store certificates for them.
         writable = FileRules(read=ALWAYS, update=any_pin(*spec.opened_by))
         for key in spec.keys:
             if key.certificate is not None:
-                certificate = self._certificate(key, directory.keys[key.reference])
+                place = KeyPlace(spec.label, key.reference)
+                certificate = self._certificate(place, key, directory.keys[key.reference])
                 rules = writable if spec.writable else READ_ONLY
                 directory.add(self._certificate_file(key.certificate, certificate, rules))
         if spec.ca_certificate is not None:

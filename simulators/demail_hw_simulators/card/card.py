@@ -32,7 +32,7 @@ class SimulatedTcosCard:
     """A :class:`~demail_hw_simulators.interfaces.SimulatedCard`. Files, PIN counters and keys outlive its power.
 
     ``instructions`` counts the commands by INS, ``log`` has the INS bytes in order, ``resets`` counts the times it
-    was powered. None of them ever holds data of a command.
+    was powered. None of them ever holds data of a command. ``random``: random bytes by number.
     """
 
     __slots__ = (
@@ -105,8 +105,11 @@ class SimulatedTcosCard:
         known = COMMANDS.get(command.ins)
         if known is None or command.cla != known.cla:
             raise Refused(_why_unknown(command, known is not None))
+        before = state.snapshot()
         response = known.handler(state, command)
         if len(response.data) > command.ne:
+            # Refused is not done (ISO 7816-4, 5.6). What answers with data changes nothing that outlives the power.
+            state.restore(before)
             raise Refused(_wrong_ne(command.ne, len(response.data)))
         return response
 

@@ -22,6 +22,9 @@ class Dialect:
 
     ``null_pin``: what stands for the old PIN when the first one is set. ``longest_pin``: in bytes.
     ``change_verifies``: whether a PIN counts as verified after it was changed by its own old value.
+
+    ``keeps_local_pins``: whether a verified PIN of a DF stays so when another DF becomes current.
+    ``keeps_environment``: whether the security environment outlives the selection of the DF that is current already.
     """
 
     extended_length: bool
@@ -33,3 +36,5 @@ class Dialect:
     null_pin: bytes
     longest_pin: int
     change_verifies: bool
+    keeps_local_pins: bool
+    keeps_environment: bool

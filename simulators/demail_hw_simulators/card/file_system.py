@@ -1,7 +1,7 @@
 """The tree of files: MF, DFs, transparent and record EFs (ISO 7816-4, 7), with the PINs and keys of each DF."""
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
@@ -242,6 +242,10 @@ class DedicatedFile(_File):
     def pin(self, reference: int) -> CardPin | None:
         """The PIN that a reference means here: one of this DF, or a global one of the MF."""
         return (self if reference & LOCAL_REFERENCE else self.root).pins.get(reference)
+
+    def local_pins(self) -> Iterable[CardPin]:
+        """Its PINs, but for the global ones, which are those of the MF."""
+        return () if self.parent is None else self.pins.values()
 
     def walk(self) -> "Iterator[DedicatedFile]":
         """This DF and all below it."""

@@ -1,7 +1,5 @@
 """Private keys as a card keeps them: by reference, with what they may do (ISO 7816-4, 10.3)."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from cryptography.hazmat.primitives import hashes
@@ -77,16 +75,15 @@ _HASHES: Final = (
     hashes.SHA384(),
     hashes.SHA512(),
 )
-_DIGESTS: Final[Mapping[int, ec.ECDSA]] = MappingProxyType(
-    {algorithm.digest_size: ec.ECDSA(utils.Prehashed(algorithm)) for algorithm in _HASHES}
-)
-"""By the length of the digest, which is all that the card sees of the hash."""
 
 
 class EcCardKey:
-    """A key on an elliptic curve; attributes as those of :class:`RsaCardKey`."""
+    """A key on an elliptic curve; attributes as those of :class:`RsaCardKey`.
 
-    __slots__ = ("_length", "_private_key", "public_key", "reference", "rule", "templates")
+    ``deterministic``: the same signature for the same digest (RFC 6979).
+    """
+
+    __slots__ = ("_length", "_private_key", "_schemes", "public_key", "reference", "rule", "templates")
 
     def __init__(
         self,
@@ -95,6 +92,7 @@ class EcCardKey:
         *,
         templates: frozenset[ControlReferenceTemplate],
         rule: AccessRule,
+        deterministic: bool,
     ) -> None:
         self.reference = reference
         self.templates = templates
@@ -102,16 +100,20 @@ class EcCardKey:
         self.public_key = private_key.public_key()
         self._private_key = private_key
         self._length = (private_key.curve.key_size + 7) // 8
+        # By the length of the digest, which is all that the card sees of the hash.
+        self._schemes = {
+            each.digest_size: ec.ECDSA(utils.Prehashed(each), deterministic_signing=deterministic) for each in _HASHES
+        }
 
     def sign(self, data: bytes) -> bytes:
         """ECDSA of a digest: r and s, each as long as the order (BSI TR-03111, 5.2.1).
 
         :class:`Refused` with 6A87 if no usual hash is so long.
         """
-        algorithm = _DIGESTS.get(len(data))
-        if algorithm is None:
+        scheme = self._schemes.get(len(data))
+        if scheme is None:
             raise Refused(StatusWord.NC_INCONSISTENT_WITH_P1_P2)
-        r, s = utils.decode_dss_signature(self._private_key.sign(data, algorithm))
+        r, s = utils.decode_dss_signature(self._private_key.sign(data, scheme))
         return r.to_bytes(self._length, "big") + s.to_bytes(self._length, "big")
 
     def decipher(self, indicator: int, cryptogram: bytes, *, unpad: bool) -> bytes:  # noqa: ARG002
@@ -137,8 +139,9 @@ def card_key(
     *,
     templates: frozenset[ControlReferenceTemplate],
     rule: AccessRule,
+    deterministic: bool = False,
 ) -> CardKey:
-    """The card's side of a private key."""
+    """The card's side of a private key. ``deterministic``: of ECDSA, see :class:`EcCardKey`; RSA is so anyway."""
     if isinstance(private_key, rsa.RSAPrivateKey):
         return RsaCardKey(reference, private_key, templates=templates, rule=rule)
-    return EcCardKey(reference, private_key, templates=templates, rule=rule)
+    return EcCardKey(reference, private_key, templates=templates, rule=rule, deterministic=deterministic)

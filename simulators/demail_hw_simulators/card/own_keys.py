@@ -1,6 +1,6 @@
-"""Somebody's own keys and certificates for a simulated card, from files: ``80=key.pem``."""
+"""Somebody's own keys and certificates for a simulated card, from files."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from demail_hw.errors import ConfigurationError
 from demail_hw.identity import PrivateKey
 from demail_hw_simulators.card.build import load_card_key
+from demail_hw_simulators.card.key_names import KeyName, KeyNameError, KeyPlace, places_of
 from demail_hw_simulators.card.personality import KeySpec, Personality, algorithm_of
 
 __all__ = ["load_own_certificates", "load_own_keys"]
@@ -20,73 +21,68 @@ _T = TypeVar("_T")
 
 _LONGEST: Final = 1 << 15
 _PEM: Final = b"-----BEGIN"
+_KEY_REMEDY: Final = "Give an RSA or EC private key, as openssl genpkey writes it."
 
 
-def load_own_keys(assignments: Iterable[str], personality: Personality) -> dict[int, PrivateKey]:
-    """Private keys, RSA or EC, PEM or DER, not encrypted, by reference: each of the kind that the card has there.
+def load_own_keys(files: Mapping[KeyName, str], personality: Personality) -> dict[KeyName, PrivateKey]:
+    """Private keys, RSA or EC, PEM or DER, not encrypted, by name: each of the kind that the card has there.
 
+    ``files``: their paths, by name.
     Errors: :class:`~demail_hw.errors.ConfigurationError`.
     """
-    return _load(assignments, personality, _own_key)
+    specs = personality.keys()
+    return _load(files, personality, lambda path, place: _own_key(path, specs[place]))
 
 
 def load_own_certificates(
-    assignments: Iterable[str], personality: Personality, keys: Mapping[int, PrivateKey]
-) -> dict[int, x509.Certificate]:
-    """Certificates, PEM or DER, by reference: each belongs to the key there, one of ``keys`` or the test key.
+    files: Mapping[KeyName, str], personality: Personality, keys: Mapping[KeyName, PrivateKey]
+) -> dict[KeyName, x509.Certificate]:
+    """Certificates, PEM or DER, by name: each belongs to the key there, one of ``keys`` or the test key.
 
+    ``files``: their paths, by name.
     Errors: :class:`~demail_hw.errors.ConfigurationError`.
     """
+    own = {place: keys[name] for name, place in places_of(keys, personality.keys()).items()}
 
-    def own_certificate(path: str, spec: KeySpec) -> x509.Certificate:
+    def own_certificate(path: str, place: KeyPlace) -> x509.Certificate:
         certificate = _certificate(path)
-        key = keys.get(spec.reference) or load_card_key(spec.test_key)
+        key = own.get(place) or load_card_key(personality.keys()[place].test_key)
         if _public_key(certificate) != key.public_key():
             raise ConfigurationError(
-                f"The certificate {path} does not belong to key {spec.reference:02X}.",
+                f"The certificate {path} does not belong to key {place.reference:02X}.",
                 file=path,
-                remedy="Give the key of this certificate too.",
+                remedy=f"Give the key of this certificate too (--key {place}=FILE).",
             )
         return certificate
 
-    return _load(assignments, personality, own_certificate)
+    return _load(files, personality, own_certificate)
 
 
-def _load(assignments: Iterable[str], personality: Personality, load: Callable[[str, KeySpec], _T]) -> dict[int, _T]:
-    specs = {spec.reference: spec for spec in personality.all_keys()}
-    loaded: dict[int, _T] = {}
-    for assignment in assignments:
-        reference, path = _split(assignment)
-        if reference not in specs:
-            known = ", ".join(f"{each:02X}" for each in sorted(specs))
-            raise ConfigurationError(f"This card has no key {reference:02X}; it has these: {known}.", file=path)
-        if reference in loaded:
-            raise ConfigurationError(f"Key {reference:02X} is given twice.", file=path)
-        loaded[reference] = load(path, specs[reference])
-    return loaded
-
-
-def _split(assignment: str) -> tuple[int, str]:
-    """A reference in hexadecimal, and a path."""
-    reference, equals, path = assignment.partition("=")
+def _load(
+    files: Mapping[KeyName, str], personality: Personality, load: Callable[[str, KeyPlace], _T]
+) -> dict[KeyName, _T]:
     try:
-        number = bytes.fromhex(reference)
-    except ValueError:
-        number = b""
-    if not equals or not path or len(number) != 1:
-        raise ConfigurationError(f"{assignment!r} is not REFERENCE=FILE.", remedy="Write it like this: 80=key.pem.")
-    return number[0], path
+        places = places_of(files, personality.keys())
+    except KeyNameError as error:
+        text = str(error)
+        raise ConfigurationError(
+            f"{text[0].upper()}{text[1:]}.", file=files[error.name], remedy=error.remedy
+        ) from None
+    return {name: load(path, places[name]) for name, path in files.items()}
 
 
 def _own_key(path: str, spec: KeySpec) -> PrivateKey:
     key = _private_key(path)
+    remedy = f"Give a key of the kind {spec.algorithm.value}, or take another card (--personality)."
     try:
         algorithm = algorithm_of(key)
     except ValueError as error:
-        raise ConfigurationError(f"The key file {path} does not fit: {error}.", file=path) from None
+        raise ConfigurationError(f"The key file {path} does not fit: {error}.", file=path, remedy=remedy) from None
     if algorithm is not spec.algorithm:
         raise ConfigurationError(
-            f"Key {spec.reference:02X} of this card is {spec.algorithm.value}, not {algorithm.value}.", file=path
+            f"Key {spec.reference:02X} of this card is {spec.algorithm.value}, not {algorithm.value}.",
+            file=path,
+            remedy=remedy,
         )
     return key
 
@@ -101,9 +97,11 @@ def _private_key(path: str) -> PrivateKey:
             f"The key file {path} is encrypted.", file=path, remedy="Store the test key without a passphrase."
         ) from None
     except (ValueError, UnsupportedAlgorithm):
-        raise ConfigurationError(f"The file {path} holds no private key in PEM or DER.", file=path) from None
+        raise ConfigurationError(
+            f"The file {path} holds no private key in PEM or DER.", file=path, remedy=_KEY_REMEDY
+        ) from None
     if not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
-        raise ConfigurationError(f"The key in {path} is neither RSA nor EC.", file=path)
+        raise ConfigurationError(f"The key in {path} is neither RSA nor EC.", file=path, remedy=_KEY_REMEDY)
     return key
 
 
@@ -113,7 +111,11 @@ def _certificate(path: str) -> x509.Certificate:
     try:
         return load(content)
     except ValueError:
-        raise ConfigurationError(f"The file {path} holds no certificate in PEM or DER.", file=path) from None
+        raise ConfigurationError(
+            f"The file {path} holds no certificate in PEM or DER.",
+            file=path,
+            remedy="Give an X.509 certificate, as openssl x509 writes it.",
+        ) from None
 
 
 def _public_key(certificate: x509.Certificate) -> object:

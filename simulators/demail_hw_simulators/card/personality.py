@@ -14,6 +14,8 @@ from demail_hw.identity import KeyRole, PrivateKey
 from demail_hw.tcos.layout import ControlReferenceTemplate
 from demail_hw_simulators.card.access import LOCAL_REFERENCE
 from demail_hw_simulators.card.dialect import Dialect
+from demail_hw_simulators.card.key_names import KeyPlace
+from demail_hw_simulators.card.pins import MINIMUM_LENGTH
 
 __all__ = [
     "ApplicationSpec",
@@ -34,6 +36,7 @@ __all__ = [
 _MOST_TRIES: Final = 15
 """What fits into 63Cx."""
 _ICCSN_DIGITS: Final = 20
+_NO_UNBLOCKER: Final = "is unblocked or set by a PIN that there is not"
 
 
 class KeyAlgorithm(enum.Enum):
@@ -101,6 +104,8 @@ class PinSpec:
     def __post_init__(self) -> None:
         if not 0 <= self.tries <= self.maximum_tries <= _MOST_TRIES:
             raise ValueError(f"tries are from 0 to maximum_tries, and these at most {_MOST_TRIES}")
+        if self.minimum < MINIMUM_LENGTH:
+            raise ValueError(f"the minimum of a PIN is {MINIMUM_LENGTH} or more: the card takes no shorter one")
         if self.value is not None and len(self.value) < self.minimum:
             raise ValueError("the value is shorter than the minimum")
 
@@ -153,14 +158,16 @@ class InitialPukSpec:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ApplicationSpec:
-    """One DF. ``name``: its AID. ``opened_by``: the PINs of which any one opens its keys; ``once``: for one use.
+    """One DF. ``label``: what the personality's file calls it; ``name``: its AID.
 
+    ``opened_by``: the PINs of which any one opens its keys; ``once``: for one use.
     ``empty``: EFs full of FF, which nobody writes; ``user_certificates``: the same, and whoever opens the keys does.
     ``writable``: so are the certificate files of the keys.
     ``password_descriptions``, ``key_descriptions``: EF.PWDD and EF.KEYD, if it has them; ``description``: further
     data objects of the first record of EF.KEYD.
     """
 
+    label: str
     identifier: int
     name: bytes
     pins: tuple[PinSpec, ...]
@@ -247,14 +254,20 @@ class Personality:
         _require_different("file", self._identifiers())
         _require_different("AID", (each.name for each in self.applications if each.name))
         _require_unblockers(self.pins, local=False)
+        self._require_room(self.pins, "the MF")
         for application in self.applications:
             self._require_openers(application)
+            self._require_global_unblockers(application)
+            self._require_room(application.pins, _name(application))
         self._require_key_of_initial_puk()
 
-    def all_keys(self) -> Iterator[KeySpec]:
+    def keys(self) -> dict[KeyPlace, KeySpec]:
         """All keys, application by application."""
-        for application in self.applications:
-            yield from application.keys
+        return {
+            KeyPlace(application.label, key.reference): key
+            for application in self.applications
+            for key in application.keys
+        }
 
     def _identifiers(self) -> Iterator[int]:
         yield self.global_data
@@ -273,11 +286,30 @@ class Personality:
         key = keys.get(self.initial_puk.key)
         if key is None or key.algorithm not in _RSA:
             raise ValueError("the initial_puk needs an RSA key of the first application")
+        if len(self.initial_puk.value) > self.dialect.longest_pin:
+            raise ValueError("the value of the initial_puk is longer than the longest_pin of the dialect")
 
     def _require_openers(self, application: ApplicationSpec) -> None:
         known = {pin.reference for pin in (*self.pins, *application.pins)}
         if not known.issuperset(application.opened_by):
-            raise ValueError(f"DF {application.identifier:04X} is opened by a PIN that there is not")
+            raise ValueError(f"{_name(application)} is opened by a PIN that there is not")
+
+    def _require_global_unblockers(self, application: ApplicationSpec) -> None:
+        known = {pin.reference for pin in self.pins}
+        for pin in application.pins:
+            if not known.issuperset(_same_place(_unblockers(pin), local=False)):
+                raise ValueError(f"PIN {pin.reference:02X} of {_name(application)} {_NO_UNBLOCKER}")
+
+    def _require_room(self, pins: tuple[PinSpec, ...], where: str) -> None:
+        """What the card can never take is no PIN."""
+        longest = self.dialect.longest_pin
+        for pin in pins:
+            if max(pin.minimum, len(pin.value or b"")) > longest:
+                raise ValueError(f"PIN {pin.reference:02X} of {where} is longer than the longest_pin of the dialect")
+
+
+def _name(application: ApplicationSpec) -> str:
+    return f"DF {application.identifier:04X}"
 
 
 def require_iccsn(iccsn: str) -> None:
@@ -302,8 +334,10 @@ def _require_unblockers(pins: tuple[PinSpec, ...], *, local: bool) -> None:
     for pin in pins:
         if bool(pin.reference & LOCAL_REFERENCE) is not local:
             raise ValueError("PIN references are below 0x80 in the MF, and in a DF from 0x80 on")
-        if not known.issuperset(_same_place(_unblockers(pin), local=local)):
-            raise ValueError(f"PIN {pin.reference:02X} is unblocked by a PIN that there is not")
+        # A DF knows the PINs of the MF too, and there they are looked for later; the MF knows no others.
+        wanted = _same_place(_unblockers(pin), local=True) if local else set(_unblockers(pin))
+        if not known.issuperset(wanted):
+            raise ValueError(f"PIN {pin.reference:02X} {_NO_UNBLOCKER}")
 
 
 def _unblockers(pin: PinSpec) -> tuple[int, ...]:

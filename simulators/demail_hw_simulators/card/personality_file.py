@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from demail_hw.errors import ConfigurationError
 from demail_hw.identity import KeyRole
@@ -57,14 +57,20 @@ def own_personality(path: Path) -> Personality:
         with path.open("rb") as file:
             content = file.read(_LONGEST + 1)
         if len(content) > _LONGEST:
-            raise ConfigurationError(f"The personality {path} has more than {_LONGEST} bytes.", file=str(path))
+            raise ConfigurationError(
+                f"The personality {path} has more than {_LONGEST} bytes.",
+                file=str(path),
+                remedy="Check that it is the right file.",
+            )
         return parse_personality(PersonalityText(str(path), content.decode("utf-8")))
     except OSError as error:
         raise ConfigurationError(
             f"The personality {path} cannot be read: {error.strerror}.", file=str(path), remedy="Check its path."
         ) from error
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"The personality {path} is not in UTF-8.", file=str(path)) from error
+        raise ConfigurationError(
+            f"The personality {path} is not in UTF-8.", file=str(path), remedy="Store it in UTF-8."
+        ) from error
 
 
 def parse_personality(text: PersonalityText) -> Personality:
@@ -122,24 +128,40 @@ def _about(text: PersonalityText, raw: dict[str, object], name: str) -> str | No
 # --- one function for each kind of table
 
 
+class _Card(NamedTuple):
+    atr: bytes
+    information: bytes
+    iccsn: str
+    global_data: int
+    password_descriptions: int | None
+
+
 def _personality(title: str, table: Table) -> Personality:
-    return table.table(
-        "card",
-        lambda card: Personality(
-            title=title,
-            atr=card.value("atr", values.answer_to_reset),
-            information=card.optional("information", values.hexadecimal(1, 256), b""),
-            iccsn=card.value("iccsn", values.text),
-            global_data=card.value("global_data", values.file_identifier),
-            password_descriptions=card.optional("password_descriptions", values.file_identifier, None),
-            dialect=table.table("dialect", _dialect),
-            certificates=table.table("certificates", _certificates),
-            pins=table.tables("pins", _pin),
-            files=table.tables("files", _file),
-            initial_puk=table.optional_table("initial_puk", _initial_puk),
-            applications=table.tables("applications", _application),
-            timing=table.optional_table("timing", _timing),
-        ),
+    card = table.table("card", _card)
+    return Personality(
+        title=title,
+        atr=card.atr,
+        information=card.information,
+        iccsn=card.iccsn,
+        global_data=card.global_data,
+        password_descriptions=card.password_descriptions,
+        dialect=table.table("dialect", _dialect),
+        certificates=table.table("certificates", _certificates),
+        pins=table.tables("pins", _pin),
+        files=table.tables("files", _file),
+        initial_puk=table.optional_table("initial_puk", _initial_puk),
+        applications=table.tables("applications", _application),
+        timing=table.optional_table("timing", _timing),
+    )
+
+
+def _card(table: Table) -> _Card:
+    return _Card(
+        atr=table.value("atr", values.answer_to_reset),
+        information=table.optional("information", values.hexadecimal(1, 256), b""),
+        iccsn=table.value("iccsn", values.text),
+        global_data=table.value("global_data", values.file_identifier),
+        password_descriptions=table.optional("password_descriptions", values.file_identifier, None),
     )
 
 
@@ -165,6 +187,8 @@ def _dialect(table: Table) -> Dialect:
         null_pin=table.value("null_pin", values.hexadecimal(1, 16)),
         longest_pin=table.value("longest_pin", values.whole_number(6, 32)),
         change_verifies=table.value("change_verifies", values.flag),
+        keeps_local_pins=table.value("keeps_local_pins", values.flag),
+        keeps_environment=table.value("keeps_environment", values.flag),
     )
 
 
@@ -233,6 +257,7 @@ def _require_test_key(spec: KeySpec) -> None:
 
 def _application(table: Table) -> ApplicationSpec:
     return ApplicationSpec(
+        label=table.name,
         identifier=table.value("identifier", values.file_identifier),
         name=table.optional("aid", _AID, b""),
         pins=table.tables("pins", _pin),

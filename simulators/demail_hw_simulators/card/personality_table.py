@@ -153,6 +153,11 @@ class Table:
         self._values = dict(tree.values)
         self._tables = dict(tree.tables)
 
+    @property
+    def name(self) -> str:
+        """What it is called in the table above it."""
+        return self._tree.path[-1]
+
     def value(self, name: str, parse: Parser[_T]) -> _T:
         """A value that has to be there."""
         found = self._values.pop(name, None)

@@ -1,6 +1,7 @@
 """The state that a card forgets without power: current files, verified PINs, security environment."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from demail_hw.iso7816.status import StatusWord
 from demail_hw.tcos.layout import ControlReferenceTemplate
@@ -11,7 +12,16 @@ from demail_hw_simulators.card.keys import CardKey
 from demail_hw_simulators.card.pins import CardPin
 from demail_hw_simulators.card.refusal import Refused
 
-__all__ = ["CardState"]
+__all__ = ["CardState", "Snapshot"]
+
+
+class Snapshot(NamedTuple):
+    """What a command may change of :class:`CardState`."""
+
+    directory: DedicatedFile
+    file: ElementaryFile | None
+    verified: frozenset[CardPin]
+    environment: Mapping[ControlReferenceTemplate, CardKey]
 
 
 class CardState:
@@ -20,9 +30,10 @@ class CardState:
     ``dialect``: what its commands look like; ``information``: what the card says of its maker, or nothing;
     ``random``: bytes by number.
 
-    Verified PINs stay verified when their DF is left (ISO 7816-4, 9.2 leaves that to the card). The security
-    environment belongs to a DF and is the default one again as soon as another is current (10.3). It outlives
-    VERIFY, which clients send after MSE.
+    Whether the local PINs of a DF stay verified when it is left, and the security environment when it is selected
+    again, ISO 7816-4 leaves to the card (clause 9: the application-specific security status may be maintained or
+    lost by application selection), and so it is the dialect's. The environment belongs to a DF and is the default
+    one again as soon as another is current (10.3). It outlives VERIFY, which clients send after MSE.
     """
 
     __slots__ = ("dialect", "directory", "environment", "file", "file_system", "information", "random", "verified")
@@ -40,11 +51,25 @@ class CardState:
         self.environment: dict[ControlReferenceTemplate, CardKey] = {}
 
     def enter(self, directory: DedicatedFile, file: ElementaryFile | None = None) -> None:
-        """Make these the current DF and EF."""
-        if directory is not self.directory:
+        """Select these: they become the current DF and EF."""
+        left = directory is not self.directory
+        if left or (file is None and not self.dialect.keeps_environment):
             self.environment.clear()
+        if left and not self.dialect.keeps_local_pins:
+            self.verified.difference_update(self.directory.local_pins())
         self.directory = directory
         self.file = file
+
+    def snapshot(self) -> Snapshot:
+        """For :meth:`restore`."""
+        return Snapshot(self.directory, self.file, frozenset(self.verified), dict(self.environment))
+
+    def restore(self, before: Snapshot) -> None:
+        """As if nothing had happened since."""
+        self.directory = before.directory
+        self.file = before.file
+        self.verified = set(before.verified)
+        self.environment = dict(before.environment)
 
     def pin(self, reference: int) -> CardPin:
         """The PIN of a reference, in the current DF if it is local. :class:`Refused` with 6A88."""

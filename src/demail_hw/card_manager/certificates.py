@@ -169,7 +169,7 @@ class CardCertificates:
         """The certificate of the first key of this role. Errors: as for a provider's identity."""
         key = self._key(role)
         with self._session.transaction() as deadline:
-            return read_key_certificate(self._card, key, deadline=deadline)
+            return read_key_certificate(self._card, key, deadline=deadline).certificate
 
     def chain(self, certificate: x509.Certificate) -> tuple[x509.Certificate, ...]:
         """The issuers above a certificate that are on the card, nearest first."""

@@ -53,7 +53,7 @@ def _key(session: CardSession, key: KeySlot) -> JsonValue:
     }
     try:
         with session.transaction() as deadline:
-            certificate = read_key_certificate(session.card, key, deadline=deadline)
+            certificate = read_key_certificate(session.card, key, deadline=deadline).certificate
     except (KeyNotFound, CertificateError) as error:
         return {**facts, "problem": error.message}
     return {

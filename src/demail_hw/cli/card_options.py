@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeVar
+import string
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import click
 
@@ -13,16 +14,45 @@ if TYPE_CHECKING:
 __all__ = ["CardOptions", "card_options", "open_simulated_card"]
 
 _T = TypeVar("_T")
-_ASSIGNMENT: Final = "REF=FILE"
+_KeyName: TypeAlias = int | tuple[str, int]  # by reference, or by application and reference
+_BYTE: Final = 2  # in hexadecimal digits
+
+
+class _AssignmentType(click.ParamType[tuple[_KeyName, str]]):
+    """A key's reference in hexadecimal, perhaps with its application before it, and a file."""
+
+    name = "ref=file"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[_KeyName, str]:
+        name, equals, path = value.partition("=")
+        application, colon, reference = name.rpartition(":")
+        named = bool(application) is bool(colon)
+        hexadecimal = len(reference) == _BYTE and set(reference) <= set(string.hexdigits)
+        if not (named and hexadecimal and equals and path):
+            self.fail(f"{value!r} is not REF=FILE, such as 80=key.pem or nks:80=key.pem", param, ctx)
+        number = int(reference, 16)
+        return (application, number) if application else number, path
+
+
+def _each_once(
+    context: click.Context,  # noqa: ARG001  click's signature
+    parameter: click.Parameter,
+    pairs: Sequence[tuple[_KeyName, str]],
+) -> dict[_KeyName, str]:
+    files = dict(pairs)
+    if len(files) < len(pairs):
+        raise click.BadParameter("a reference stands there twice", param=parameter)
+    return files
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CardOptions:
-    """``keys`` and ``certificates``: ``REF=FILE``. ``timing``: a seed, or ``None`` for a card that takes no time."""
+    """``keys`` and ``certificates``: paths by name of the key. ``timing``: a seed, or ``None`` for a card that takes
+    no time."""
 
     personality: str
-    keys: tuple[str, ...] = ()
-    certificates: tuple[str, ...] = ()
+    keys: Mapping[_KeyName, str] = dataclasses.field(default_factory=dict)
+    certificates: Mapping[_KeyName, str] = dataclasses.field(default_factory=dict)
     timing: int | None = None
 
 
@@ -34,20 +64,25 @@ def card_options(function: Callable[..., _T]) -> Callable[..., _T]:
         metavar="NAME",
         default="netkey3",
         show_default=True,
-        help="What card is in the reader: a name, or a TOML file.",
+        help="What card is in the reader: a name that `demail-hw readers sim:` lists, or a TOML file.",
     )
     @click.option(
         "--key",
         "keys",
-        metavar=_ASSIGNMENT,
+        metavar="REF=FILE",
+        type=_AssignmentType(),
         multiple=True,
-        help="Your own test key in place of the card's, by reference: 80=key.pem. May be repeated.",
+        callback=_each_once,
+        help="Your own test key in place of the card's, by reference: 80=key.pem, or nks:80=key.pem where two "
+        "applications have the same. May be repeated.",
     )
     @click.option(
         "--certificate",
         "certificates",
-        metavar=_ASSIGNMENT,
+        metavar="REF=FILE",
+        type=_AssignmentType(),
         multiple=True,
+        callback=_each_once,
         help="The certificate of a key; without it the simulated CA issues one. May be repeated.",
     )
     @click.option(
@@ -57,8 +92,8 @@ def card_options(function: Callable[..., _T]) -> Callable[..., _T]:
     def with_card(
         *,
         personality: str,
-        keys: tuple[str, ...],
-        certificates: tuple[str, ...],
+        keys: Mapping[_KeyName, str],
+        certificates: Mapping[_KeyName, str],
         timing: int | None,
         **others: object,
     ) -> _T:

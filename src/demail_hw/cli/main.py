@@ -70,9 +70,19 @@ def _group(
 ) -> None:
     """A key on a smartcard, wherever the card is.
 
-    A card is named by an address: usbip://HOST/ (the only reader of a USB server), usbip://HOST/serial=NUMBER,
-    usbip://HOST/04e6:5710, usbip://HOST/1-1 (a bus id names a socket, not a reader), sim:netkey3 (simulated),
-    replay:FILE (recorded). ?card=ICCSN and ?reader=SERIAL refuse any other.
+    A card is named by its reader's address; quote one with * ? & or blanks for the shell:
+
+    \b
+    usbip://HOST/         the only reader of a USB server; one of several by
+                          serial=NUMBER, 04e6:5710 or 1-1 after the last slash
+                          (a bus id such as 1-1 names a socket, not a reader)
+    pcsc:                 the only reader of PC/SC, or the only one with a card
+    pcsc:'Identiv*'       by name or pattern
+    sim:netkey3           a simulated card
+    replay:FILE           a recorded card
+
+    After it ?card=ICCSN and ?reader=SERIAL refuse any other card or reader; pcsc:?share=shared lets other programs
+    use the card beside this one.
 
     \b
     Exit codes: 0 done, 1 internal, 2 usage, 3 not found, 4 card or reader, 5 PIN,

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Sequence
+from typing import Final
 
 import click
 
@@ -18,7 +19,7 @@ from demail_hw.registry import find_readers
 __all__ = ["readers_command"]
 
 _LOG = logging.getLogger(__name__)
-_EVERYWHERE = (Address("usbip", host="127.0.0.1"), Address("sim"))
+_EVERYWHERE: Final = (Address("usbip", host="127.0.0.1"), Address("pcsc"), Address("sim"))
 _CARD = {True: "card", False: "no card", None: "card not asked"}
 _USE = {True: "in use", False: "free", None: "use not known"}
 
@@ -33,7 +34,11 @@ _USE = {True: "in use", False: "free", None: "use not known"}
 )
 @json_option
 def readers_command(addresses: tuple[Address, ...], watch: bool, report: Report) -> None:
-    """List the readers at the addresses, or at a USB server on this machine and the simulated cards."""
+    """List the readers at the addresses (pcsc: for all of PC/SC, usbip://HOST/ for all of a USB server).
+
+    Without an address: those of a USB server on this machine, of PC/SC, and the simulated ones. What is not there
+    is a warning, not an error.
+    """
     if watch:
         _watch(addresses or _EVERYWHERE, report)
         return
@@ -48,7 +53,7 @@ def _if_there(address: Address) -> tuple[ReaderInfo, ...]:
     try:
         return find_readers(address)
     except HardwareError as error:
-        click.echo(f"{address}: {error.message}", err=True)
+        _LOG.warning("nothing from %s (%s)", address, error.message.rstrip("."))
         return ()
 
 

@@ -33,7 +33,7 @@ _LOG = logging.getLogger(__name__)
     type=click.Choice(["cms", "raw"]),
     default="cms",
     show_default=True,
-    help="cms: S/MIME; raw: the bare signature, PKCS#1 v1.5 with SHA-256.",
+    help="cms: S/MIME; raw: the bare signature of an RSA key, PKCS#1 v1.5 with SHA-256.",
 )
 @click.option("--opaque", is_flag=True, help="Put the message inside the signature instead of beside it.")
 @click.option(
@@ -75,7 +75,7 @@ def sign_command(
 
 def _raw(identity: Identity, data: bytes) -> bytes:
     if not isinstance(identity.private_key, RSAPrivateKey):
-        raise AlgorithmNotSupported("The raw format is for RSA keys.")
+        raise AlgorithmNotSupported("The raw format is for RSA keys.", remedy="Leave --format raw out.")
     return identity.private_key.sign(data, PKCS1v15(), SHA256())
 
 

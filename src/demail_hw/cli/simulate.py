@@ -59,50 +59,66 @@ def usb_server_command(listen: tuple[str, int], card: CardOptions, until_eof: bo
 @_until_eof_option
 @json_option
 def vpcd_command(host: str, port: int, card: CardOptions, until_eof: bool, report: Report) -> None:
-    """A card for any PC/SC program, in the virtual reader of pcscd (Debian: vsmartcard-vpcd). It is ready as soon as
-    vpcd has it. It waits for vpcd, and comes back when pcscd was restarted."""
-    from demail_hw_simulators.vpcd import VpcdSlot
+    """A card for any PC/SC program, in the virtual reader of pcscd (Debian: vsmartcard-vpcd). It is ready when vpcd
+    has asked for it. It waits for vpcd, and for whatever else is in the slot to go, and comes back when pcscd was
+    restarted."""
+    from demail_hw_simulators.vpcd import VpcdSlot, connect_to
 
     simulated = open_simulated_card(card)
+    address = _netloc(host, port)
 
     def ready() -> None:
-        _ready(report, "vpcd", _netloc(host, port), {"port": port, "personality": card.personality})
+        _ready(report, "vpcd", address, {"port": port, "personality": card.personality})
 
-    with _stop_signals() as numbers, VpcdSlot(_ToldConnect(host, port, ready), simulated):
+    news = _SlotNews(address, connect_to(host, port), ready)
+    slot = VpcdSlot(news.connect, simulated, on_seen=news.seen, on_silence=news.not_asked)
+    with _stop_signals() as numbers, slot:
         _wait_for_stop(numbers, until_eof=until_eof)
 
 
-class _ToldConnect:
-    """How to reach vpcd; says once that nobody listens, and once that the card is there."""
+class _SlotNews:
+    """Says, each once: nobody listens, the slot has something else in it, the card is there."""
 
-    def __init__(self, host: str, port: int, ready: Callable[[], None]) -> None:
-        from demail_hw_simulators.vpcd import connect_to
-
-        self._address = _netloc(host, port)
-        self._connect = connect_to(host, port)
+    def __init__(self, address: str, connect: Callable[[], socket.socket], ready: Callable[[], None]) -> None:
+        self._address = address
+        self._connect = connect
         self._ready = ready
-        self._missing_said = False
-        self._ready_said = False
+        self._said: set[str] = set()
 
-    def __call__(self) -> socket.socket:
+    def connect(self) -> socket.socket:
+        """A connection. ``OSError`` if there is none."""
         try:
-            connection = self._connect()
-        except OSError as error:
-            self._say_missing(error)
+            return self._connect()
+        except TimeoutError:  # so does vpcd's queue when it is full
+            self.not_asked()
             raise
-        if not self._ready_said:
-            self._ready_said = True
-            self._ready()
-        return connection
+        except OSError as error:
+            if self._is_new("missing"):
+                _LOG.warning(
+                    "No vpcd listens on %s yet (%s). See that vsmartcard-vpcd is installed and that pcscd runs.",
+                    self._address,
+                    error.strerror or error,
+                )
+            raise
 
-    def _say_missing(self, error: OSError) -> None:
-        if not self._missing_said:
-            self._missing_said = True
+    def not_asked(self) -> None:
+        """vpcd lets the card wait."""
+        if self._is_new("not asked"):
             _LOG.warning(
-                "No vpcd listens on %s yet (%s). See that vsmartcard-vpcd is installed and that pcscd runs.",
+                "vpcd on %s does not ask for this card: another one is in the slot, or it is no vpcd. Take the other "
+                "card out, or give this one another slot (--port).",
                 self._address,
-                error.strerror or error,
             )
+
+    def seen(self) -> None:
+        """vpcd has the card."""
+        if self._is_new("ready"):
+            self._ready()
+
+    def _is_new(self, what: str) -> bool:
+        new = what not in self._said
+        self._said.add(what)
+        return new
 
 
 @simulate_command.command("gateway")

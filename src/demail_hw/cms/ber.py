@@ -44,8 +44,6 @@ class Tag(enum.IntEnum):
     CONTEXT_0 = 0x80
     CONTEXT_1 = 0x81
     CONTEXT_2 = 0x82
-    CONTEXT_3 = 0x83
-    CONTEXT_4 = 0x84
 
 
 class Element(NamedTuple):

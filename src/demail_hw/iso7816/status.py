@@ -11,7 +11,6 @@ __all__ = [
     "correct_ne",
     "describe",
     "is_success",
-    "is_warning",
     "retries_left",
 ]
 
@@ -36,7 +35,6 @@ class StatusWord(enum.IntEnum):
 
     EXECUTION_ERROR = 0x6400
     IMMEDIATE_RESPONSE_REQUIRED = 0x6401
-    STATE_CHANGED = 0x6500
     MEMORY_FAILURE = 0x6581
 
     WRONG_LENGTH = 0x6700
@@ -167,11 +165,6 @@ _GENERAL: Final[Mapping[int, str]] = MappingProxyType(
 def is_success(status: int) -> bool:
     """True for 9000 and 61xx alone: normal processing (ISO 7816-4, 5.6). An unknown status is no success."""
     return status == _NORMAL or status >> 8 == _MORE
-
-
-def is_warning(status: int) -> bool:
-    """True for 62xx and 63xx: done, with a warning that only the command's own clause can judge."""
-    return status >> 8 in (_Sw1.WARNING_STATE_UNCHANGED, _Sw1.WARNING_STATE_CHANGED)
 
 
 def bytes_available(status: int) -> int | None:

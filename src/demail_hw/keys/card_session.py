@@ -85,10 +85,15 @@ class CardSession:
         deadline = self.deadline()
         with self.connection.transaction(deadline=deadline):
             self.ensure_same_card(deadline=deadline)
-            yield deadline
+            try:
+                yield deadline
+            except BaseException:
+                self.suspect()
+                raise
 
     def suspect(self) -> None:
-        """Something went wrong with the card: the next transaction looks at it again before anything else."""
+        """Something went wrong with the card: the next transaction believes nothing of its state, and looks at it
+        again before anything else."""
         self._epoch = None
 
     def ensure_same_card(self, *, deadline: Deadline) -> None:
@@ -99,6 +104,7 @@ class CardSession:
         epoch = self.connection.epoch
         if epoch == self._epoch:
             return
+        self.card.forget()
         if self.connection.atr != self._atr:
             raise UnexpectedCard(f"The card {self.serial} was replaced by one with another ATR.")
         serial = self.card.serial_number(deadline=deadline)

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -18,6 +18,7 @@ from demail_hw.tcos.layout import Application, KeySlot, StorageForm
 from demail_hw.tcos.public_key_file import PublicKeyParts
 
 __all__ = [
+    "KeyCertificate",
     "build_chain",
     "decode_certificate",
     "form_of",
@@ -80,27 +81,38 @@ def _first_object(content: bytes) -> tuple[tlv.Tlv, bytes]:
     return tlv.Tlv(header.tag, whole[header.size :]), whole
 
 
-def read_key_certificate(card: TcosCard, key: KeySlot, *, deadline: Deadline) -> x509.Certificate:
+class KeyCertificate(NamedTuple):
+    """A key's certificate. ``paired``: whether its public key was compared with the card's own (EF.PK)."""
+
+    certificate: x509.Certificate
+    paired: bool
+
+
+def read_key_certificate(card: TcosCard, key: KeySlot, *, deadline: Deadline) -> KeyCertificate:
     """The certificate of a key; inside a transaction.
 
     It is the first of the key's certificate files whose public key is the key's own (EF.PK); where the card has no
-    EF.PK, the first at all. Errors: :class:`~demail_hw.errors.KeyNotFound` if there is no certificate,
+    EF.PK, the first at all. A broken file is passed over, with a warning, if another one has it.
+    Errors: :class:`~demail_hw.errors.KeyNotFound` if there is no certificate,
     :class:`~demail_hw.errors.CertificateError` if it is broken, cannot be read, or belongs to another key.
     """
     expected = _read_public_key(card, key, deadline)
-    strangers = []
+    problems: list[CertificateError] = []
     for file_id in key.certificate_files:
-        certificate = _read_certificate(card, key.application, file_id, deadline)
+        try:
+            certificate = _read_certificate(card, key.application, file_id, deadline)
+        except CertificateError as error:
+            problems.append(error)
+            continue
         if certificate is None:
             continue
         if expected is None or _numbers(certificate) == expected:
-            return certificate
-        strangers.append(f"{file_id:04X}")
-    if strangers:
-        raise CertificateError(
-            f"The certificate of the {key.label} in {', '.join(strangers)} belongs to another key.",
-            remedy="Write the certificate that was issued for this card's key.",
-        )
+            _warn_of(problems)
+            return KeyCertificate(certificate, paired=expected is not None)
+        problems.append(_stranger(key, file_id))
+    if problems:
+        _warn_of(problems[1:])
+        raise problems[0]
     raise KeyNotFound(f"The card holds no certificate for the {key.label}.")
 
 
@@ -126,6 +138,18 @@ def _rsa_key(parts: PublicKeyParts, key: KeySlot) -> rsa.RSAPublicKey:
         return rsa.RSAPublicNumbers(parts.exponent, parts.modulus).public_key()
     except ValueError as error:
         raise CertificateError(f"What the card holds as public half of the {key.label} is no RSA key.") from error
+
+
+def _stranger(key: KeySlot, file_id: int) -> CertificateError:
+    return CertificateError(
+        f"The certificate of the {key.label} in {file_id:04X} belongs to another key.",
+        remedy="Write the certificate that was issued for this card's key.",
+    )
+
+
+def _warn_of(problems: Sequence[CertificateError]) -> None:
+    for problem in problems:
+        _LOG.warning("%s", problem)
 
 
 def _read_public_key(card: TcosCard, key: KeySlot, deadline: Deadline) -> PublicKeyParts | None:
@@ -189,7 +213,7 @@ def _issuers(card: TcosCard, deadline: Deadline) -> Iterator[x509.Certificate]:
         try:
             certificate = _read_certificate(card, application, file_id, deadline)
         except CertificateError as error:
-            _LOG.warning("%s", error)
+            _warn_of((error,))
             continue
         if certificate is not None:
             yield certificate

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, utils
@@ -10,21 +10,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from demail_hw.errors import AlgorithmNotSupported
 from demail_hw.interfaces import Buffer
 from demail_hw.keys.algorithms import Hash, digest_of
-from demail_hw.keys.card_bound import PREHASHED, CardBound, signature_invalid
+from demail_hw.keys.card_bound import PREHASHED, CardBound, CardOperations
 
-__all__ = ["CardEcPrivateKey", "EcOperations", "der_signature"]
+__all__ = ["CardEcPrivateKey", "der_signature"]
 
 _ECDSA: Final[Mapping[str, ec.ECDSA]] = MappingProxyType(
     {name: ec.ECDSA(prehashed) for name, prehashed in PREHASHED.items()}
 )
-
-
-class EcOperations(Protocol):
-    """What a key on a card can do; the host does the rest."""
-
-    def sign_digest(self, digest: bytes) -> bytes:
-        """ECDSA of a digest that is not longer than the order of the curve: r and s, each as long as the order."""
-        ...
 
 
 class CardEcPrivateKey(CardBound, ec.EllipticCurvePrivateKey):
@@ -33,7 +25,10 @@ class CardEcPrivateKey(CardBound, ec.EllipticCurvePrivateKey):
     Every signature is verified with the public key before it is returned.
     """
 
-    def __init__(self, public_key: ec.EllipticCurvePublicKey, operations: EcOperations) -> None:
+    def __init__(
+        self, public_key: ec.EllipticCurvePublicKey, operations: CardOperations, *, paired: bool = True
+    ) -> None:
+        super().__init__(operations, paired=paired)
         self._public_key = public_key
         self._operations = operations
         self._length = (public_key.key_size + 7) // 8
@@ -47,9 +42,12 @@ class CardEcPrivateKey(CardBound, ec.EllipticCurvePrivateKey):
         """
         used, digest = _digest(data, signature_algorithm)
         # The order's length is all of a digest that ECDSA looks at, and the most that a card may take.
-        plain = self._operations.sign_digest(digest[: self._length])
+        plain = self._operations.compute_digital_signature(digest[: self._length])
         if len(plain) != 2 * self._length:
-            raise signature_invalid()
+            raise self._reject(
+                f"The card returned a signature of {len(plain)} bytes instead of {2 * self._length}: it is not r and "
+                f"s of a key on {self.curve.name}."
+            )
         signature = der_signature(plain)
         self._verify(signature, digest, used)
         return signature
@@ -59,7 +57,7 @@ class CardEcPrivateKey(CardBound, ec.EllipticCurvePrivateKey):
         try:
             self._public_key.verify(signature, digest, _ECDSA[used.name])
         except InvalidSignature:
-            raise signature_invalid() from None
+            raise self._reject_unverified() from None
 
     def exchange(
         self,

@@ -1,13 +1,12 @@
 """Which class of ``cryptography`` a card's key becomes: the one that its certificate's public key asks for."""
 
-from typing import Protocol
-
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 from demail_hw.errors import CertificateError
 from demail_hw.identity import PrivateKey
-from demail_hw.keys.ec_private_key import CardEcPrivateKey, EcOperations
+from demail_hw.keys.card_bound import CardOperations
+from demail_hw.keys.ec_private_key import CardEcPrivateKey
 from demail_hw.keys.rsa_private_key import CardRsaPrivateKey, RsaOperations
 from demail_hw.tcos.layout import KeySlot
 
@@ -15,26 +14,23 @@ __all__ = [
     "CardEcPrivateKey",
     "CardOperations",
     "CardRsaPrivateKey",
-    "EcOperations",
     "RsaOperations",
     "card_private_key",
     "check_kind",
 ]
 
 
-class CardOperations(RsaOperations, EcOperations, Protocol):
-    """A key on a card before its kind is known."""
-
-
-def card_private_key(key: KeySlot, public_key: CertificatePublicKeyTypes, operations: CardOperations) -> PrivateKey:
-    """The private key to a certificate's public key.
+def card_private_key(
+    key: KeySlot, public_key: CertificatePublicKeyTypes, operations: RsaOperations, *, paired: bool = True
+) -> PrivateKey:
+    """The private key to a certificate's public key. ``paired``: whether the card itself says that it is the key's.
 
     Errors: :class:`~demail_hw.errors.CertificateError` if the card's key cannot be of this kind or on this curve.
     """
     known = check_kind(key, public_key)
     if isinstance(known, rsa.RSAPublicKey):
-        return CardRsaPrivateKey(known, operations)
-    return CardEcPrivateKey(known, operations)
+        return CardRsaPrivateKey(known, operations, paired=paired)
+    return CardEcPrivateKey(known, operations, paired=paired)
 
 
 def check_kind(key: KeySlot, public_key: CertificatePublicKeyTypes) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:

@@ -1,6 +1,7 @@
 """The key provider of a TCOS card, and the function that opens it."""
 
 import contextlib
+import io
 import logging
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -10,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from demail_hw.address import Address
-from demail_hw.errors import CertificateError, HardwareError, KeyNotFound, KeyProviderError
+from demail_hw.errors import AlgorithmNotSupported, CertificateError, KeyNotFound, KeyProviderError, Layer
 from demail_hw.identity import Identity, KeyRole, PrivateKey
 from demail_hw.interfaces import Buffer, Deadline, KeyProvider, PinLedger, Timeouts
 from demail_hw.iso7816.trace import Tracer
@@ -101,7 +102,7 @@ def _opens_no(which: PinName, role: KeyRole) -> KeyNotFound:
 def _pin_source(pin: PinSource | str | Callable[[], Buffer] | None) -> PinSource | None:
     if isinstance(pin, str):
         return parse_pin_source(pin)
-    if pin is None or hasattr(pin, "read"):
+    if pin is None or (hasattr(pin, "read") and not isinstance(pin, io.IOBase)):
         return pin
     if callable(pin):
         return CallablePinSource(pin)
@@ -113,9 +114,9 @@ class _CardOperation(Protocol):
 
 
 class _CardKey:
-    """One key's :class:`~demail_hw.keys.private_keys.CardOperations`: each opens a transaction of its own."""
+    """One key's :class:`~demail_hw.keys.private_keys.RsaOperations`: each opens a transaction of its own."""
 
-    __slots__ = ("_card", "_guard", "_key", "_pin", "_session", "decrypts", "raw")
+    __slots__ = ("_card", "_guard", "_key", "_longest_block", "_pin", "_session", "decrypts", "raw")
 
     def __init__(self, session: CardSession, guard: PinGuard, key: KeySlot, pin: PinSlot) -> None:
         self._session = session
@@ -123,25 +124,36 @@ class _CardKey:
         self._guard = guard
         self._key = key
         self._pin = pin
+        self._longest_block = session.card.longest_block(key)
         self.raw = key.operation is KeyOperation.DECIPHER
         self.decrypts = key.decrypts
 
-    def sign_digest_info(self, digest_info: bytes) -> bytes:
-        """PSO CDS of RSA."""
-        return self._perform(self._card.compute_digital_signature, digest_info)
-
-    def sign_digest(self, digest: bytes) -> bytes:
-        """PSO CDS of ECDSA."""
-        return self._perform(self._card.compute_digital_signature, digest)
+    def compute_digital_signature(self, data: bytes) -> bytes:
+        """PSO CDS."""
+        return self._perform(self._card.compute_digital_signature, data)
 
     def raw_rsa(self, block: bytes) -> bytes:
         """PSO DECIPHER."""
+        if len(block) > self._longest_block:
+            raise self._too_long(block)
         return self._perform(self._card.decipher, block)
+
+    def _too_long(self, block: bytes) -> AlgorithmNotSupported:
+        return AlgorithmNotSupported(
+            f"The {self._key.label} works on blocks of {len(block)} bytes, and only {self._longest_block} fit into a "
+            "command through this reader; nothing was sent.",
+            remedy="Use a reader with extended APDUs: this card takes no command in pieces.",
+            layer=Layer.READER,
+        )
+
+    def suspect(self) -> None:
+        """Look at the card again before anything else."""
+        self._session.suspect()
 
     def _perform(self, operation: _CardOperation, data: bytes) -> bytes:
         try:
             return self._perform_once(operation, data)
-        except HardwareError:
+        except BaseException:  # an interrupt leaves as open what the card did as an error
             self._session.suspect()
             raise
 
@@ -150,12 +162,18 @@ class _CardKey:
         deadline = self._session.deadline()
         with self._session.connection.transaction(deadline=deadline):
             self._session.ensure_same_card(deadline=deadline)
-            if self._card.is_verified(self._pin) or self._guard.is_open(self._card, self._pin, deadline=deadline):
+            if self._card.is_verified(self._pin) or self._is_open_still(deadline):
                 return operation(self._key, data, deadline=deadline)
         # Outside: a person may need longer to type than a command may take.
         with self._guard.ask(self._pin) as secret, self._session.transaction() as deadline:
             self._guard.verify(self._card, self._pin, secret, deadline=deadline)
             return operation(self._key, data, deadline=deadline)
+
+    def _is_open_still(self, deadline: Deadline) -> bool:
+        if not self._guard.is_open(self._card, self._pin, deadline=deadline):
+            return False
+        self._card.believe(self._pin)  # so that it is asked once, and not before every signature
+        return True
 
 
 class TcosKeyProvider:
@@ -183,8 +201,8 @@ class TcosKeyProvider:
         # A broken certificate spoils its own key, not the others; it is raised when that key is asked for.
         try:
             with self._session.transaction() as deadline:
-                certificate = read_key_certificate(self._session.card, key, deadline=deadline)
-            private_key = card_private_key(key, certificate.public_key(), operations)
+                certificate, paired = read_key_certificate(self._session.card, key, deadline=deadline)
+            private_key = card_private_key(key, certificate.public_key(), operations, paired=paired)
         except (CertificateError, KeyNotFound) as error:
             _LOG.warning("%s", error)
             return error

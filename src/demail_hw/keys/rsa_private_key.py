@@ -11,13 +11,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa, utils
 from demail_hw.errors import AlgorithmNotSupported, Layer, ProtocolViolation
 from demail_hw.keys import rsa_padding
 from demail_hw.keys.algorithms import HASHES, SIGNATURE_HASHES, Hash, digest_of, hash_named, pss_salt_length
-from demail_hw.keys.card_bound import PREHASHED, CardBound, signature_invalid
+from demail_hw.keys.card_bound import PREHASHED, CardBound, CardOperations
 
 __all__ = ["CardRsaPrivateKey", "RsaOperations"]
 
 
-class RsaOperations(Protocol):
-    """What a key on a card can do; the host does the rest."""
+class RsaOperations(CardOperations, Protocol):
+    """What an RSA key on a card can do besides."""
 
     @property
     def raw(self) -> bool:
@@ -27,10 +27,6 @@ class RsaOperations(Protocol):
     @property
     def decrypts(self) -> bool:
         """True if the key is meant for decryption."""
-        ...
-
-    def sign_digest_info(self, digest_info: bytes) -> bytes:
-        """The card pads and signs."""
         ...
 
     def raw_rsa(self, block: bytes) -> bytes:
@@ -44,7 +40,8 @@ class CardRsaPrivateKey(CardBound, rsa.RSAPrivateKey):
     Every signature is verified with the public key before it is returned.
     """
 
-    def __init__(self, public_key: rsa.RSAPublicKey, operations: RsaOperations) -> None:
+    def __init__(self, public_key: rsa.RSAPublicKey, operations: RsaOperations, *, paired: bool = True) -> None:
+        super().__init__(operations, paired=paired)
         self._public_key = public_key
         self._operations = operations
         self._length = (public_key.key_size + 7) // 8
@@ -94,7 +91,7 @@ class CardRsaPrivateKey(CardBound, rsa.RSAPrivateKey):
         digest_info = used.digest_info + digest
         if self._operations.raw:
             return self._operations.raw_rsa(rsa_padding.pkcs1_type1_encode(digest_info, self._length))
-        return self._operations.sign_digest_info(digest_info)
+        return self._operations.compute_digital_signature(digest_info)
 
     def _sign_pss(self, used: Hash, digest: bytes, padding: paddings.PSS) -> bytes:
         if not self._operations.raw:
@@ -111,7 +108,7 @@ class CardRsaPrivateKey(CardBound, rsa.RSAPrivateKey):
         try:
             self._public_key.verify(signature, digest, padding, PREHASHED[used.name])
         except InvalidSignature:
-            raise signature_invalid() from None
+            raise self._reject_unverified() from None
 
     def decrypt(self, ciphertext: bytes, padding: paddings.AsymmetricPadding) -> bytes:
         """Decrypt with the card (RFC 8017, 7.1.2 and 7.2.2); the host removes the padding.
@@ -128,6 +125,7 @@ class CardRsaPrivateKey(CardBound, rsa.RSAPrivateKey):
             raise ValueError("The ciphertext is not smaller than the key's modulus.")
         block = self._operations.raw_rsa(bytes(ciphertext))
         if len(block) != self._length:
+            self._operations.suspect()
             raise ProtocolViolation(
                 f"The card returned {len(block)} bytes where its key has {self._length}.", layer=Layer.CARD
             )

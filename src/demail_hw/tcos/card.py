@@ -4,11 +4,12 @@ import dataclasses
 import enum
 from typing import Final
 
-from demail_hw.errors import FileNotFound, ProtocolViolation, UnexpectedCard
+from demail_hw.errors import CardError, FileNotFound, ProtocolViolation, UnexpectedCard
 from demail_hw.interfaces import Buffer, CardConnection, Deadline
 from demail_hw.iso7816 import tlv
 from demail_hw.iso7816.apdu import MAX_SHORT_NE, CommandApdu, ResponseApdu
 from demail_hw.iso7816.channel import Channel
+from demail_hw.iso7816.processors import CommandChaining
 from demail_hw.iso7816.status import StatusWord, retries_left
 from demail_hw.secrets import PinPermit
 from demail_hw.tcos import commands
@@ -27,6 +28,8 @@ _MAX_FILE: Final = 0x8000  # READ BINARY's offset ends there
 _MAX_READS: Final = 256  # of one file: a card that gives a byte at a time is not waited for
 _LONGEST_HEADER: Final = 8  # of a TLV object, in bytes
 _UNWRITTEN: Final = 0xFF
+_BLANK: Final = b"\x00\xff"
+"""What a serial number is made of that was never written."""
 
 
 class PinState(enum.Enum):
@@ -72,6 +75,10 @@ class TcosCard:
         self._connection = connection
         self._forget(connection.epoch)
 
+    def forget(self) -> None:
+        """Believe nothing of the card's state any more; sends nothing."""
+        self._forget(self._epoch)
+
     def _forget(self, epoch: int) -> None:
         self._epoch = epoch
         self._application: Application | None = None
@@ -101,7 +108,8 @@ class TcosCard:
         self._application = application
 
     def _leave_application(self) -> None:
-        # Local PINs and key references belong to the current DF; the global PIN's state stays (ISO 7816-4, 9.3).
+        # Local PINs and key references belong to the current DF. Whether a local PIN stays verified when its DF is
+        # left, the standard leaves to the card (ISO 7816-4, clause 9: security status): so it is asked.
         self._application = None
         self._environment = None
         self._verified = frozenset(pin for pin in self._verified if pin.application is None)
@@ -109,7 +117,7 @@ class TcosCard:
     def serial_number(self, *, deadline: Deadline) -> str:
         """The ICCSN in EF.GDO as hexadecimal digits (ISO 7812-1, DIN 66291).
 
-        Errors: :class:`~demail_hw.errors.UnexpectedCard` if there is none.
+        Errors: :class:`~demail_hw.errors.UnexpectedCard` if there is none, or one that tells no card from another.
         """
         self._catch_up()
         self._leave_application()
@@ -120,8 +128,13 @@ class TcosCard:
         except FileNotFound as error:
             raise UnexpectedCard("The card has no EF.GDO and so no serial number.", command=error.command) from error
         number = tlv.find(tlv.decode_all(content), _ICCSN_TAG)
-        if number is None or not number.value:
+        if number is None:
             raise UnexpectedCard("The card's EF.GDO holds no serial number.")
+        if not number.value.strip(_BLANK):
+            raise UnexpectedCard(
+                "The serial number in the card's EF.GDO is blank.",
+                remedy="Use another card: this one cannot be told from others, and gets no PIN.",
+            )
         return number.value.hex().upper()
 
     def read_file(self, application: Application, file_id: int, *, deadline: Deadline) -> bytes:
@@ -162,7 +175,8 @@ class TcosCard:
     def read_public_key(self, application: Application, file: PublicKeyFile, *, deadline: Deadline) -> PublicKeyParts:
         """An EF.PK: record 1 is the modulus, record 2 the exponent.
 
-        Errors: :class:`~demail_hw.errors.FileNotFound`; another :class:`~demail_hw.errors.CardError` if it is broken.
+        Errors: :class:`~demail_hw.errors.FileNotFound` if there is no such file; any other
+        :class:`~demail_hw.errors.CardError` if it is broken, or a record of it is missing.
         """
         self._select(application, deadline)
         select = commands.select_elementary_file(file.identifier)
@@ -173,7 +187,11 @@ class TcosCard:
 
     def _read_number(self, record: int, form: RecordForm, deadline: Deadline) -> int:
         command = commands.read_record(record)
-        return decode_number(check(self._send(command, deadline), command), form)
+        try:
+            content = check(self._send(command, deadline), command)
+        except FileNotFound as error:  # half a file is not none
+            raise CardError(error.message, status=error.status, command=error.command) from error
+        return decode_number(content, form)
 
     # --- PINs
 
@@ -226,11 +244,19 @@ class TcosCard:
         check_pin_answer(self._send(command, deadline), command, puk.name.value)
 
     def is_verified(self, pin: PinSlot) -> bool:
-        """Whether this object verified the PIN since the card last lost its state."""
+        """Whether the PIN was verified here, or was believed to be, since the card last lost its state."""
         self._catch_up()
         return pin in self._verified
 
+    def believe(self, pin: PinSlot) -> None:
+        """The card says that the PIN is verified, and the caller gave it that PIN before."""
+        self._verified |= {pin}
+
     # --- keys
+
+    def longest_block(self, key: KeySlot) -> int:
+        """The longest block that :meth:`decipher` can send, in bytes: TCOS does not understand command chaining."""
+        return CommandChaining.for_limits(self._connection.limits).max_nc - len(key.access.padding_indicator)
 
     def prepare(self, key: KeySlot, *, deadline: Deadline) -> None:
         """Select the key's application and set its security environment, unless both hold already."""
@@ -243,7 +269,7 @@ class TcosCard:
             check(self._send(command, deadline), command)
         elif before is not None:
             # Whether the default key still is the default after MSE for another one, no document tells. Selecting
-            # the application makes it so; its local PINs stay verified, for it is the same (ISO 7816-4, 9.2).
+            # the application makes it so. That its local PINs stay verified, for no DF is left, is assumed.
             self._enter(key.application, deadline)
         self._environment = key
 
@@ -261,11 +287,17 @@ class TcosCard:
             if self._environment is not key or self._connection.epoch != self._epoch:
                 self.prepare(key, deadline=deadline)
             response = self._send(command, deadline)
+            if key.once:
+                self._use_up(key)
             return response.data if response.status == _NORMAL_PROCESSING else check(response, command)
         except BaseException:
             # What was assumed of the card's state was wrong, or may be: the next operation begins anew.
-            self._forget(self._epoch)
+            self.forget()
             raise
+
+    def _use_up(self, key: KeySlot) -> None:
+        """The PINs that open the key are to be given again, or the card is to say that it wants none."""
+        self._verified = frozenset(pin for pin in self._verified if key.application not in pin.opens)
 
 
 def _pin_status_of(status: int) -> PinStatus:

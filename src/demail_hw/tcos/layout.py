@@ -142,7 +142,8 @@ class KeySlot:
 
     ``reference``: DO 84 of MANAGE SECURITY ENVIRONMENT. ``public_key_file``: None where only the certificate tells.
     ``certificate_files``: where its certificate may be, the likeliest first. ``decrypts``: whether it is meant for
-    decryption too. ``curves``: those that an EC key can be on, by cryptography's names.
+    decryption too. ``curves``: those that an EC key can be on, by cryptography's names. ``once``: whether a signature
+    uses up the PINs that open it.
     """
 
     reference: int
@@ -154,6 +155,7 @@ class KeySlot:
     certificate_files: tuple[int, ...]
     decrypts: bool = False
     curves: frozenset[str] = frozenset()
+    once: bool = False
 
     @property
     def operation(self) -> KeyOperation:

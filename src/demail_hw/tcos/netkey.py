@@ -29,11 +29,9 @@ NKS: Final = Application.by_aid("NKS", "D2760000030102")
 SIGG: Final = Application.by_aid("SIGG", "D27600006601")
 
 TCOS3_ATRS: Final = (
-    "3BBF96008131FE5D00640411030131C073F701D00090007D",
-    "3BBF96008131FE5D00640411040F31C073F701D000900074",
-    "3BBFB6008131FE5D00640428030231C073F701D000900067",
-    # Others in public ATR lists: any chip, version 3 of the system, any release.
+    # Those in public ATR lists: any chip, version 3 of the system, any release.
     "3BBF??008131FE5D0064????03??31C073F701D0009000??",
+    "3BBF96008131FE5D00640411040F31C073F701D000900074",
 )
 """Of TCOS 3 on its chips. They tell the system; what the card is for is told by its applications."""
 
@@ -116,6 +114,7 @@ class _System:
             public_key_file=PublicKeyFile(public_key_file, self.records),
             certificate_files=certificate_files,
             decrypts=role is KeyRole.ENCRYPTION,
+            once=application is SIGG,  # where a card does not hold to it, the question for the tries left says so
         )
 
 

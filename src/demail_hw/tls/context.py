@@ -8,7 +8,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 from demail_hw.errors import AlgorithmNotSupported, CertificateError, Layer
 from demail_hw.identity import Identity
-from demail_hw.tls.openssl.attach import attach_key, attached_key
+from demail_hw.tls.openssl.attach import attach_key
 from demail_hw.tls.policy import TlsProfile, is_good_for_tls13, signature_schemes
 from demail_hw.tls.sockets import KeySslObject, KeySslSocket
 
@@ -64,8 +64,6 @@ def attach(context: ssl.SSLContext, identity: Identity) -> None:
 def _check_context(context: ssl.SSLContext) -> None:
     if context.protocol == ssl.PROTOCOL_TLS_SERVER:
         raise ValueError("a key is attached to a client's context")
-    if attached_key(context) is not None:
-        raise ValueError("this context has a key already; make another context")
 
 
 def _check_pair(identity: Identity) -> None:

@@ -205,21 +205,40 @@ def test_a_fault_is_named(before: str, after: str, said: str) -> None:
     [
         ("reference = 0x00", "reference = 0x01", "the same PIN is there twice"),
         ("reference = 0x00", "reference = 0x80", "PIN references are below 0x80 in the MF"),
-        ("unblocked_by = 0x01", "unblocked_by = 0x02", "PIN 00 is unblocked by a PIN that there is not"),
+        ("unblocked_by = 0x01", "unblocked_by = 0x03", "PIN 00 is unblocked or set by a PIN that there is not"),
         ("identifier = 0xDF02", "identifier = 0xDF01", "the same file is there twice"),
         ("ca_certificate = 0xC008", "ca_certificate = 0xC000", "the same file is there twice"),
         ('aid = "D2 76 00 00 66 01"', 'aid = "D2 76 00 00 03 01 02"', "the same AID is there twice"),
         ("reference = 0x81, certificate", "reference = 0x80, certificate", "the same key is there twice"),
-        ("opened_by = [0x00, 0x81", "opened_by = [0x02, 0x81", "DF DF02 is opened by a PIN that there is not"),
+        ("opened_by = [0x00, 0x81", "opened_by = [0x03, 0x81", "DF DF02 is opened by a PIN that there is not"),
         ("89490173510080407136", "8949017351008040713", "an ICCSN has 20 digits"),
         ("answer = 128", "answer = 256", "the same answer is there twice"),
         ("nks-80", "nks-99", "there is no such test_key"),
         ("nks-80", "nks-83", "the test_key is rsa-1024"),
         ('"123456"', '"12345"', "the value is shorter than the minimum"),
+        ("minimum = 6, unblocked_by = 0x01", "minimum = 4, unblocked_by = 0x01", "the minimum of a PIN is 6 or more"),
+        ('"123456"', f'"{"1" * 17}"', "PIN 00 of the MF is longer than the longest_pin of the dialect"),
+        ('"111111"', f'"{"1" * 17}"', "PIN 81 of DF DF02 is longer than the longest_pin of the dialect"),
+        ("longest_pin = 16", "longest_pin = 7", "PIN 01 of the MF is longer than the longest_pin of the dialect"),
+        ("unblocked_by = 0x01", "unblocked_by = 0x81", "PIN 00 is unblocked or set by a PIN that there is not"),
+        ("6, unblocked_by = 0x00 }", "6, unblocked_by = 0x05 }", "PIN 81 of DF DF02 is unblocked or set by a PIN"),
+        ("unblocked_by = 0x83", "unblocked_by = 0x85", "PIN 81 is unblocked or set by a PIN that there is not"),
+        ("8, unblocked_by = 0x81 }", "8, set_by = [0x05] }", "PIN 83 of DF DF01 is unblocked or set by a PIN"),
     ],
 )
 def test_what_does_not_fit_together(before: str, after: str, said: str) -> None:
     assert said in error_of(changed(before, after)).message
+
+
+def test_what_does_not_fit_into_what_is_extended_is_told_of_the_file_that_extends() -> None:
+    message = error_of(extending(f'[pins.global]\nassumed.value = "{"1" * 17}"')).message
+    assert message.startswith("In card.toml, the file does not fit together: PIN 00 of the MF")
+
+
+def test_an_initial_puk_is_a_pin() -> None:
+    text = 'title = "x"\nextends = "netkey2"\n[initial_puk]\nassumed.value = '
+    assert parse(f'{text}"{"1" * 16}"').initial_puk
+    assert "initial_puk is longer" in error_of(f'{text}"{"1" * 17}"').message
 
 
 def test_a_description_needs_a_record_to_stand_in() -> None:

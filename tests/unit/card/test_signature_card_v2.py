@@ -63,6 +63,25 @@ def test_it_signs_a_digest(
     check(key_of(card, 0xDF02, reference), answer.data, digest, algorithm)
 
 
+def signed_twice(name: str, seed: int | None) -> list[bytes]:
+    signatures = []
+    for _ in range(2):
+        card = open_card(name, seed=seed)
+        card.power_on()
+        for command in (SELECT_NKS, VERIFY):
+            card.transmit(bytes.fromhex(command))
+        digest = hashlib.sha256(b"message").digest()
+        signatures.append(card.transmit(bytes.fromhex(sign(digest))))
+        check(key_of(card, 0xDF02, 0x80), signatures[-1][:-2], digest, hashes.SHA256())
+    return signatures
+
+
+@pytest.mark.parametrize("name", ["signature-card-v2", "signature-card-v2-brainpool"])
+def test_a_seed_makes_the_same_signatures(name: str) -> None:
+    assert len(set(signed_twice(name, seed=1))) == 1
+    assert len(set(signed_twice(name, seed=None))) == 2
+
+
 @pytest.mark.parametrize("length", [1, 16, 31, 33, 35, 51, 65])
 def test_it_signs_nothing_else(send: Send, length: int) -> None:
     send(SELECT_NKS)

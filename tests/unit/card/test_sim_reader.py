@@ -7,7 +7,16 @@ from collections.abc import Iterator
 import pytest
 
 from demail_hw.address import Address
-from demail_hw.errors import CardRemoved, DeadlineExceeded, DeviceNotFound, NoCard, Outcome, ReaderBusy
+from demail_hw.errors import (
+    CardRemoved,
+    ConfigurationError,
+    DeadlineExceeded,
+    DeviceNotFound,
+    HardwareError,
+    NoCard,
+    Outcome,
+    ReaderBusy,
+)
 from demail_hw.interfaces import Timeouts
 from demail_hw.registry import find_readers, open_reader
 from demail_hw_simulators.card.personalities import NETKEY3, PERSONALITIES, netkey3
@@ -53,17 +62,21 @@ def test_addresses(address: str, serial: str) -> None:
     opened.close()
 
 
-@pytest.mark.parametrize("address", ["sim:geldkarte", "sim:netkey3?reader=SIM-TELESEC"])
-def test_addresses_of_nothing(address: str) -> None:
-    with pytest.raises(DeviceNotFound) as caught:
+@pytest.mark.parametrize(
+    ("address", "kind"), [("sim:geldkarte", ConfigurationError), ("sim:netkey3?reader=SIM-TELESEC", DeviceNotFound)]
+)
+def test_addresses_of_nothing(address: str, kind: type[HardwareError]) -> None:
+    with pytest.raises(kind) as caught:
         open_reader(address)
     assert caught.value.remedy
     assert caught.value.outcome is Outcome.NOT_SENT
 
 
 def test_the_known_personalities_are_named() -> None:
-    with pytest.raises(DeviceNotFound, match="sim:netkey3, sim:netkey3-fresh, sim:telesec"):
-        SimulatedReaders().open(Address.parse("sim:geldkarte"), timeouts=Timeouts())
+    for ask in (SimulatedReaders().open, SimulatedReaders().find):
+        with pytest.raises(ConfigurationError, match="'geldkarte'") as caught:
+            ask(Address.parse("sim:geldkarte"), timeouts=Timeouts())
+        assert "sim:netkey3, sim:netkey3-fresh, sim:telesec" in caught.value.remedy
 
 
 def test_find() -> None:
@@ -72,6 +85,10 @@ def test_find() -> None:
     assert [info.address for info in find_readers("sim:telesec")] == ["sim:telesec"]
     assert [info.address for info in find_readers("sim:?reader=SIM-NETKEY3")] == ["sim:netkey3"]
     assert {open_reader(info.address).serial for info in found} == {info.serial for info in found}
+
+
+def test_what_people_read_fits_every_name() -> None:
+    assert [info.name for info in find_readers("sim:idkey")] == ["Simulated reader with the card idkey"]
 
 
 def test_every_opening_is_a_new_card() -> None:

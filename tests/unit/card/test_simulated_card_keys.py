@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
 
 from demail_hw.iso7816.apdu import ResponseApdu
 from demail_hw_simulators.card.card import SimulatedTcosCard
+from demail_hw_simulators.card.personalities import open_card
 
 Send: TypeAlias = Callable[[str], ResponseApdu]
 
@@ -219,6 +220,14 @@ def test_a_failed_verify_closes_the_key_again(send: Send) -> None:
     assert send(sign(DIGEST_INFO)).status == 0x6982
 
 
+@pytest.mark.parametrize(("le", "status"), [("", 0x6700), ("80", 0x6C00), ("FF", 0x6C00)])
+def test_a_signature_that_is_refused_uses_up_no_pin(send: Send, le: str, status: int) -> None:
+    send(SELECT_SIGG)
+    send(VERIFY_SIGG_1)
+    assert send(sign(DIGEST_INFO, le)).status == status
+    assert send(sign(DIGEST_INFO)).status == 0x9000
+
+
 def test_an_environment_outlives_selections_in_its_application_alone(send: Send) -> None:
     send(SELECT_NKS)
     send(VERIFY_GLOBAL)
@@ -239,6 +248,48 @@ def test_a_verified_pin_outlives_selections(send: Send) -> None:
     assert send(sign(DIGEST_INFO)).status == 0x9000
 
 
+def talk(card: SimulatedTcosCard) -> Send:
+    card.power_on()
+    return lambda command: ResponseApdu.decode(card.transmit(bytes.fromhex(command)))
+
+
+@pytest.mark.parametrize("leave", [SELECT_SIGG, "00A4000C", "00A4080C 02 2F02"])
+@pytest.mark.parametrize(("keeps", "status"), [(True, 0x9000), (False, 0x6982)])
+def test_what_becomes_of_a_local_pin_when_its_application_is_left(leave: str, keeps: bool, status: int) -> None:
+    send = talk(open_card("netkey3", keeps_local_pins=keeps))
+    send(SELECT_NKS)
+    send(VERIFY_NKS_1)
+    assert send(leave).status == 0x9000
+    send(SELECT_NKS)
+    assert send(sign(DIGEST_INFO)).status == status
+
+
+def test_other_verified_states_outlive_a_selection_on_every_card() -> None:
+    send = talk(open_card("netkey3", keeps_local_pins=False))
+    send(VERIFY_GLOBAL)
+    send(SELECT_NKS)
+    assert send("00200000").status == 0x9000
+    send(VERIFY_NKS_1)
+    send("00A4020C 02 C000")
+    send(SELECT_NKS)
+    assert send("00200081").status == 0x9000
+    assert send("00A4080C 02 4711").status == 0x6A82
+    assert send("00200081").status == 0x9000
+
+
+@pytest.mark.parametrize(("keeps", "status"), [(True, 0x9000), (False, 0x6985)])
+def test_what_becomes_of_an_environment_when_its_application_is_selected_again(keeps: bool, status: int) -> None:
+    send = talk(open_card("netkey3", keeps_environment=keeps))
+    send(SELECT_NKS)
+    send(VERIFY_GLOBAL)
+    send("002241B8 03 840182")
+    send("00A4020C 02 C000")
+    send("00A4080C 04 DF024331")
+    assert send(decipher(bytes(256))).status == 0x9000
+    send(SELECT_NKS)
+    assert send(decipher(bytes(256))).status == status
+
+
 def test_there_is_no_key_in_the_master_file(send: Send) -> None:
     send(VERIFY_GLOBAL)
     assert send(sign(DIGEST_INFO)).status == 0x6985
@@ -249,6 +300,13 @@ def test_a_challenge_has_the_length_that_is_asked_for(send: Send, command: str, 
     first, second = send(command), send(command)
     assert (first.status, len(first.data)) == (0x9000, length)
     assert first.data != second.data
+
+
+def test_a_seed_makes_the_same_challenges() -> None:
+    first, second, other, none = (talk(open_card("netkey3", seed=seed)) for seed in (1, 1, 2, None))
+    challenges = [[send("0084000008").data for _ in range(2)] for send in (first, second, other, none)]
+    assert challenges[0] == challenges[1]
+    assert len({each for pair in challenges for each in pair}) == 6
 
 
 @pytest.mark.parametrize(

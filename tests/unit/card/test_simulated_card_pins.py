@@ -7,7 +7,7 @@ import pytest
 
 from demail_hw.iso7816.apdu import ResponseApdu
 from demail_hw_simulators.card.card import SimulatedTcosCard
-from demail_hw_simulators.card.personalities import netkey3_fresh
+from demail_hw_simulators.card.personalities import netkey3, netkey3_fresh
 
 Send: TypeAlias = Callable[[str], ResponseApdu]
 
@@ -42,6 +42,7 @@ def block(send: Send, reference: int) -> None:
     [
         ("00A4000C", 0x00, "123456"),
         ("00A4000C", 0x01, "12345678"),
+        ("00A4000C", 0x02, "333333"),
         (SELECT_NKS, 0x00, "123456"),
         (SELECT_NKS, 0x81, "111111"),
         (SELECT_NKS, 0x83, "222222"),
@@ -61,7 +62,7 @@ def test_every_pin(send: Send, application: str, reference: int, pin: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("application", "reference"), [("00A4000C", 0x81), ("00A4000C", 0x02), (SELECT_NKS, 0x82), (SELECT_SIGG, 0x80)]
+    ("application", "reference"), [("00A4000C", 0x81), ("00A4000C", 0x03), (SELECT_NKS, 0x80), (SELECT_SIGG, 0x80)]
 )
 def test_no_such_pin(send: Send, application: str, reference: int) -> None:
     send(application)
@@ -138,10 +139,28 @@ def test_the_puk_unblocks_and_sets_a_new_pin(send: Send) -> None:
     assert send(verify(0x00, "222333")).status == 0x9000
 
 
-def test_a_new_pin_is_not_verified(send: Send) -> None:
+@pytest.mark.parametrize(("p1", "secrets"), [(0, ("12345678", "222333")), (2, ("222333",))])
+def test_a_new_pin_is_not_verified(send: Send, p1: int, secrets: tuple[str, ...]) -> None:
+    send(verify(0x01, "12345678"))
     send(verify(0x00, "123456"))
-    send(reset(0x00, "12345678", "222333"))
+    assert send(reset(0x00, *secrets, p1=p1)).status == 0x9000
     assert send(verify(0x00)).status == 0x63C3
+
+
+@pytest.mark.parametrize(("p1", "secrets"), [(0, ("99999999", "222333")), (1, ("99999999",))])
+def test_a_wrong_puk_closes_what_the_right_one_opened(send: Send, p1: int, secrets: tuple[str, ...]) -> None:
+    send(verify(0x01, "12345678"))
+    assert send(reset(0x00, *secrets, p1=p1)).status == 0x63C2
+    assert send(verify(0x01)).status == 0x63C2
+    assert send(reset(0x00, p1=3)).status == 0x6982
+
+
+@pytest.mark.parametrize("puk", ["1", "12345", "1" * 17])
+def test_what_no_puk_can_be_costs_no_try(send: Send, puk: str) -> None:
+    send(verify(0x01, "12345678"))
+    assert send(reset(0x00, puk, p1=1)).status == 0x6700
+    assert send(verify(0x01)).status == 0x9000
+    assert send(reset(0x00, "99999999", p1=1)).status == 0x63C2
 
 
 def test_a_wrong_puk_has_tries_of_its_own(send: Send) -> None:
@@ -201,7 +220,12 @@ def test_local_pins_of_different_applications_are_different(send: Send) -> None:
 
 @pytest.mark.parametrize(
     ("path", "record", "reference", "application"),
-    [("5049", 1, 0x00, "00A4000C"), ("5049", 2, 0x01, "00A4000C"), ("DF025049", 2, 0x83, SELECT_NKS)],
+    [
+        ("5049", 1, 0x00, "00A4000C"),
+        ("5049", 2, 0x01, "00A4000C"),
+        ("5049", 3, 0x02, "00A4000C"),
+        ("DF025049", 2, 0x83, SELECT_NKS),
+    ],
 )
 def test_the_description_shows_the_counter(
     send: Send, path: str, record: int, reference: int, application: str
@@ -234,6 +258,34 @@ def test_a_fresh_card() -> None:
     assert status(verify(0x00, "654321")) == 0x9000
     status(SELECT_SIGG)
     assert [status(verify(reference)) for reference in (0x81, 0x83)] == [0x6985, 0x6983]
+
+
+@pytest.mark.parametrize(
+    ("card", "states"),
+    [
+        # 00 to 03 in the MF, then 80 to 83 in NKS and in SigG.
+        (netkey3, "63C3 63C3 63C3 6A88  6A88 63C3 6985 63C3  6A88 63C3 6985 63C3"),
+        (netkey3_fresh, "6985 6983 63C3 6A88  6A88 63C3 6985 63C3  6A88 6985 6985 6983"),
+    ],
+)
+def test_the_states_of_all_pins(card: Callable[[], SimulatedTcosCard], states: str) -> None:
+    """Those of the delivered card are in GnuPG's table of PIN states (tcos.md 5)."""
+    powered = card()
+    powered.power_on()
+    found = []
+    for application, first in (("00A4000C", 0x00), (SELECT_NKS, 0x80), (SELECT_SIGG, 0x80)):
+        powered.transmit(bytes.fromhex(application))
+        found += [powered.transmit(bytes((0x00, 0x20, 0x00, first + number))).hex().upper() for number in range(4)]
+    assert found == states.split()
+
+
+def test_the_further_pins_open_nothing(send: Send) -> None:
+    for application in (SELECT_NKS, SELECT_SIGG):
+        send(application)
+        assert send(change(0x82, bytes(6), "444444")).status == 0x9000
+        assert send(verify(0x82, "444444")).status == 0x9000
+        assert send(verify(0x02, "333333")).status == 0x9000
+        assert send("002A9E9A 01 00 00").status == 0x6982
 
 
 def test_no_pin_shows(card: SimulatedTcosCard, send: Send) -> None:

@@ -43,6 +43,21 @@ def test_it_finds_the_file_and_says_what_it_is(send: Send, before: list[str], co
     assert send(command) == ResponseApdu(bytes.fromhex(data), 0x9000)
 
 
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [("00A40804 04 DF01C000 01", 0x6C0D), ("00A40404 06 D27600006601 01", 0x6C11), ("00A4000401", 0x6C09)],
+)
+def test_a_selection_that_is_refused_selects_nothing(send: Send, command: str, status: int) -> None:
+    send(f"00A4040C 07 {NKS}")
+    send("00A4020C 02 C000")
+    send("00200081 06 313131313131")
+    send("002241B8 03 840182")
+    assert send(command).status == status
+    assert send("00B0000001").data == b"\x30"
+    assert send("00A40904 02 5349 00").status == 0x9000
+    assert send(f"002A8086 00 0101 {'00' * 257} 0100").status == 0x9000
+
+
 def test_fci_is_the_same_in_another_template(send: Send) -> None:
     assert send("00A40800 02 2F02 00").data == bytes.fromhex("6F" + FCP_GDO[2:])
 

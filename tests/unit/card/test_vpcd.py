@@ -10,6 +10,7 @@ import pytest
 from demail_hw.errors import DeadlineExceeded
 from demail_hw_simulators import vpcd
 from demail_hw_simulators.card.personalities import netkey3
+from demail_hw_simulators.interfaces import SimulatedCard
 from demail_hw_simulators.vpcd import Control, MessageBuffer, VpcdSlot, encode_message
 
 ATR = bytes.fromhex("3B00")
@@ -249,6 +250,109 @@ def test_one_card_at_a_time(slot: VpcdSlot) -> None:
 def test_waiting_for_a_question_has_a_deadline(slot: VpcdSlot) -> None:
     with pytest.raises(DeadlineExceeded):
         slot.wait_until_asked(deadline=time.monotonic())
+
+
+class Pauses(threading.Event):
+    """In place of what ends the slot's thread: each pause between two connections is written down, and is none."""
+
+    def __init__(self, story: list[str]) -> None:
+        super().__init__()
+        self._story = story
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._story.append("pause")
+        return self.is_set()
+
+
+class Story:
+    """A slot whose connections and pauses are written down; it is not running yet."""
+
+    def __init__(self, reader: Vpcd, card: Card | None) -> None:
+        self.told: list[str] = []
+        self._reader = reader
+        self.slot = VpcdSlot(self.connect, card)
+        self.slot._stopped = Pauses(self.told)
+
+    def connect(self) -> socket.socket:
+        self.told.append("connect")
+        return self._reader.connect()
+
+
+def test_it_pauses_when_the_other_end_takes_the_connection_and_drops_it(reader: Vpcd, card: Card) -> None:
+    story = Story(reader, card)
+    with story.slot:
+        for _ in range(2):
+            reader.wait()
+            reader.connections[-1].close()
+        reader.wait()
+        assert story.told[:5] == ["connect", "pause", "connect", "pause", "connect"]
+
+
+def test_it_comes_back_at_once_where_it_hung_up_itself(reader: Vpcd, card: Card) -> None:
+    story = Story(reader, None)
+    with story.slot:
+        reader.wait()
+        assert reader.atr() is None  # that is how an empty slot tells
+        reader.wait()
+        story.slot.insert(card)
+        assert reader.atr() == ATR
+        story.slot.swap(Card())
+        reader.wait()
+        assert story.told == ["connect", "connect", "connect"]
+
+
+def test_vpcd_has_seen_the_card_when_it_has_the_atr_and_not_before(reader: Vpcd, card: Card) -> None:
+    seen = threading.Semaphore(0)
+    with VpcdSlot(reader.connect, card, on_seen=seen.release):
+        reader.wait()
+        assert reader.ask(b"\x00\xa4\x00\x0c") == OK
+        assert not seen.acquire(blocking=False)
+        assert reader.atr() == ATR
+        assert seen.acquire(timeout=SECONDS)
+
+
+def test_an_empty_slot_is_not_seen(reader: Vpcd, card: Card) -> None:
+    seen: list[SimulatedCard | None] = []
+    with VpcdSlot(reader.connect, on_seen=lambda: seen.append(slot.card)) as slot:
+        reader.wait()
+        assert reader.atr() is None
+        reader.wait()
+        slot.insert(card)
+        assert reader.atr() == ATR
+    assert seen == [card]
+
+
+def test_a_connection_that_hears_nothing_waits_and_tells(
+    reader: Vpcd, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vpcd, "_SILENT_SECONDS", 0.001)
+    silent = threading.Semaphore(0)
+    with VpcdSlot(reader.connect, card, on_silence=silent.release):
+        reader.wait()
+        for _ in range(2):
+            assert silent.acquire(timeout=SECONDS)
+        assert reader.atr() == ATR  # on the same connection
+        assert len(reader.connections) == 1
+
+
+def test_a_card_that_works_is_not_waited_for_without_end(
+    reader: Vpcd, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vpcd, "_CLOSE_SECONDS", 0.0)
+    before = set(threading.enumerate())
+    card.may_end.clear()
+    with VpcdSlot(reader.connect, card):
+        reader.wait()
+        connection = reader.connections[-1]
+        reader.send(b"\x00\xa4\x00\x0c")
+        assert card.working.wait(SECONDS)
+    (working,) = set(threading.enumerate()) - before
+    assert working.daemon
+    card.may_end.set()
+    working.join(SECONDS)
+    assert not working.is_alive()
+    assert reader.receive(connection) is None
+    assert len(reader.connections) == 1
 
 
 def test_closing_twice(slot: VpcdSlot) -> None:

@@ -19,6 +19,11 @@ from demail_hw_simulators.card.file_system import DedicatedFile
 from demail_hw_simulators.card.personalities import NETKEY3
 from demail_hw_simulators.card.timing import TimedCard
 
+NO_ASSIGNMENTS = (
+    "80", "80=", "=FILE", "8=FILE", "0080=FILE", "zz=FILE", "0x80=FILE", "+8=FILE", "\u0668\u0660=FILE",
+    "nks:=FILE", ":80=FILE", "nks:8=FILE", "nks:80", "nks=FILE:80",
+)  # fmt: skip
+
 
 @click.command
 @click.option("--more")
@@ -34,8 +39,12 @@ def show(card: CardOptions, more: str | None) -> None:
         ("--personality idkey --timing 7", CardOptions("idkey", timing=7)),
         ("--timing 0", CardOptions("netkey3", timing=0)),
         (
-            "--key 80=a --certificate 80=b --key 81=c",
-            CardOptions("netkey3", keys=("80=a", "81=c"), certificates=("80=b",)),
+            "--key 80=a --certificate 80=b --key 8c=c=d",
+            CardOptions("netkey3", keys={0x80: "a", 0x8C: "c=d"}, certificates={0x80: "b"}),
+        ),
+        (
+            "--key nks:80=a:b --key sigg:80=c --key my:own:8C=d",
+            CardOptions("netkey3", keys={("nks", 0x80): "a:b", ("sigg", 0x80): "c", ("my:own", 0x8C): "d"}),
         ),
     ],
 )
@@ -60,7 +69,7 @@ def own_key(tmp_path: Path) -> tuple[rsa.RSAPrivateKey, Path]:
 
 def test_an_own_key_is_on_the_card(own_key: tuple[rsa.RSAPrivateKey, Path]) -> None:
     key, path = own_key
-    card = open_simulated_card(CardOptions("netkey3", keys=(f"80={path}",)))
+    card = open_simulated_card(CardOptions("netkey3", keys={0x80: str(path)}))
     assert isinstance(card, SimulatedTcosCard)
     nks = card.file_system.root.files[0xDF02]
     assert isinstance(nks, DedicatedFile)
@@ -103,9 +112,14 @@ def test_a_personality_that_knows_no_times(tmp_path: Path) -> None:
     [
         ("--personality nope", ExitCode.USAGE, "netkey3-fresh"),
         ("--personality FOLDER/none.toml", ExitCode.CONFIGURATION, "cannot be read"),
-        ("--key 80", ExitCode.CONFIGURATION, "REFERENCE=FILE"),
+        *((f"--key {wrong}", ExitCode.USAGE, "is not REF=FILE") for wrong in NO_ASSIGNMENTS),
+        ("--certificate zz=FOLDER/key.pem", ExitCode.USAGE, "is not REF=FILE"),
+        ("--key 80=FOLDER/key.pem --key 80=FOLDER/key.pem", ExitCode.USAGE, "twice"),
         ("--key 80=FOLDER/none.pem", ExitCode.CONFIGURATION, "none.pem"),
         ("--key 99=FOLDER/key.pem", ExitCode.CONFIGURATION, "no key 99"),
+        ("--key sigg:80=FOLDER/key.pem", ExitCode.CONFIGURATION, "no key sigg:80"),
+        ("--key 80=FOLDER/key.pem --personality netkey2", ExitCode.CONFIGURATION, "several keys 80"),
+        ("--key 80=FOLDER/key.pem --key nks:80=FOLDER/key.pem", ExitCode.CONFIGURATION, "nks:80 is given twice"),
         ("--certificate 80=FOLDER/key.pem", ExitCode.CONFIGURATION, "holds no certificate"),
         ("--timing soon", ExitCode.USAGE, "soon"),
     ],
@@ -118,4 +132,6 @@ def test_what_is_wrong_is_told(
     with pytest.raises(SystemExit) as stopped:
         main(["simulate", "usb-server", "--listen", "127.0.0.1:0", *words, "--json"])
     assert stopped.value.code == code
-    assert said in json.loads(capsys.readouterr().err)["error"]["message"]
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert said in error["message"]
+    assert code is ExitCode.USAGE or error["remedy"]

@@ -82,7 +82,7 @@ def test_a_reader_is_free_after_the_watch(complaints: Complaints) -> None:
 def test_an_address_that_means_nothing(complaints: Complaints) -> None:
     with ReaderWatch([Address("sim", selector="nothing"), Address("xyz")], complaints) as watch:
         assert events(watch) == events(watch) == []
-    assert complaints.heard == ["sim:nothing DeviceNotFound", "xyz: ConfigurationError"]
+    assert complaints.heard == ["sim:nothing ConfigurationError", "xyz: ConfigurationError"]
 
 
 def test_the_pause_ends_when_the_card_of_the_only_reader_goes(complaints: Complaints) -> None:

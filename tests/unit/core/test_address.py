@@ -38,7 +38,7 @@ def test_selectors() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("server", "no scheme"),
+        ("server", "no scheme such as usbip:, pcsc: or sim:"),
         ("", "no scheme"),
         ("04e6:5710", "no scheme"),
         ("usbip://server/?card=", "empty"),

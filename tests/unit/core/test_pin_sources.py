@@ -299,3 +299,19 @@ def test_callable_is_asked_each_time() -> None:
     source = CallablePinSource(lambda: next(answers))
     assert bytes(source.read().buffer) == b"111111"
     assert bytes(source.read().buffer) == b"222222"
+
+
+def test_what_a_function_raises_is_no_pin_and_is_not_shown() -> None:
+    secret = "geheimü1"
+    with pytest.raises(PinRequired, match="UnicodeEncodeError") as caught:
+        CallablePinSource(lambda: secret.encode("ascii")).read()
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+def test_an_error_of_ours_comes_through_a_function() -> None:
+    def source() -> bytes:
+        raise ConfigurationError("The store of PINs is not set up.")
+
+    with pytest.raises(ConfigurationError, match="store of PINs"):
+        CallablePinSource(source).read()

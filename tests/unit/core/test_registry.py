@@ -1,4 +1,5 @@
 import importlib.metadata
+from collections.abc import Callable
 
 import pytest
 
@@ -19,30 +20,69 @@ def test_unknown_scheme_names_the_known_ones() -> None:
 
 
 class ForeignReader:
-    serial = "0001"
     closed = False
+
+    def __init__(self, serial: str | None = "0001") -> None:
+        self.serial = serial
 
     def close(self) -> None:
         self.closed = True
 
 
-READER = ForeignReader()
-
-
 class ForeignReaders:
     """A driver of somebody else, who thinks nothing of ?reader=."""
 
+    def __init__(self, reader: ForeignReader, *, can_share: bool = False) -> None:
+        self.reader = reader
+        self.can_share = can_share
+
     def open(self, address: Address, *, timeouts: Timeouts) -> ForeignReader:
-        return READER
+        return self.reader
 
 
-def test_reader_is_demanded_of_any_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "reader_driver", lambda scheme: ForeignReaders())
-    assert registry.open_reader("foreign:?reader=0001") is READER
-    assert not READER.closed
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[ForeignReaders], None]:
+    return lambda driver: monkeypatch.setattr(registry, "reader_driver", lambda scheme: driver)
+
+
+def test_reader_is_demanded_of_any_driver(install: Callable[[ForeignReaders], None]) -> None:
+    reader = ForeignReader()
+    install(ForeignReaders(reader))
+    assert registry.open_reader("foreign:?reader=0001") is reader
+    assert not reader.closed
     with pytest.raises(DeviceNotFound, match="'0001', not '77'"):
         registry.open_reader("foreign:?reader=77")
-    assert READER.closed
+    assert reader.closed
+
+
+def test_reader_without_a_number_is_not_said_to_have_one(install: Callable[[ForeignReaders], None]) -> None:
+    reader = ForeignReader(serial=None)
+    install(ForeignReaders(reader))
+    with pytest.raises(DeviceNotFound, match="tells no serial number, and '77'") as caught:
+        registry.open_reader("foreign:?reader=77")
+    assert "None" not in str(caught.value)
+    assert "in use" in caught.value.remedy
+    assert reader.closed
+
+
+@pytest.mark.parametrize("can_share", [False, True])
+def test_sharing_is_refused_where_a_card_cannot_be_shared(
+    install: Callable[[ForeignReaders], None], can_share: bool
+) -> None:
+    reader = ForeignReader()
+    install(ForeignReaders(reader, can_share=can_share))
+    assert registry.open_reader("foreign:?share=exclusive") is reader
+    if can_share:
+        assert registry.open_reader("foreign:?share=shared") is reader
+    else:
+        with pytest.raises(ConfigurationError, match="foreign: cannot be shared") as caught:
+            registry.open_reader("foreign:?share=shared")
+        assert "share=shared" in caught.value.remedy
+
+
+@pytest.mark.parametrize(("scheme", "can_share"), [("usbip", False), ("sim", False)])
+def test_our_own_drivers_say_whether_a_card_can_be_shared(scheme: str, can_share: bool) -> None:
+    assert registry.reader_driver(scheme).can_share is can_share
 
 
 def test_a_driver_whose_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from demail_hw.errors import DeadlineExceeded, DeviceLost, Outcome
-from demail_hw_drivers.pcsc_calls import CallThread
+from demail_hw_drivers.pcsc_calls import CallThread, call_each
 
 
 def soon() -> float:
@@ -123,3 +123,31 @@ def test_nothing_is_called_after_the_end(worker: Worker) -> None:
         worker.thread.call(worker.hang, deadline=soon(), late=late)
     assert caught.value.outcome is Outcome.NOT_SENT
     assert worker.called == ["at_end"]
+
+
+# --- Several calls at once ----------------------------------------------------------------------------------------
+
+
+def test_calls_are_made_at_once_and_each_in_its_thread() -> None:
+    both = threading.Barrier(2, timeout=20)
+
+    def name() -> str:
+        both.wait()
+        return threading.current_thread().name
+
+    assert call_each({"one": name, "two": name}, deadline=soon()) == {"one": "one", "two": "two"}
+    assert not {"one", "two"} & {thread.name for thread in threading.enumerate()}
+
+
+def test_call_that_does_not_return_takes_nothing_from_the_others(worker: Worker) -> None:
+    calls = {"hangs": worker.hang, "returns": lambda: None}
+    assert call_each(calls, deadline=time.monotonic() + 0.05) == {"returns": None}
+    [hanging] = [thread for thread in threading.enumerate() if thread.name == "hangs"]
+    worker.let_go.set()
+    hanging.join(20)
+    assert worker.called == ["hang"]
+
+
+def test_exception_of_one_of_several_calls_comes_back() -> None:
+    with pytest.raises(ZeroDivisionError):
+        call_each({"fails": lambda: 1 // 0, "returns": lambda: 7}, deadline=soon())

@@ -1,6 +1,8 @@
 """A connection on a scripted service: what no real one can be made to do when a test wants it."""
 
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,11 +18,12 @@ from demail_hw.errors import (
     NoCard,
     Outcome,
     ProtocolViolation,
+    ReaderBusy,
 )
 from demail_hw.interfaces import CardConnection, CardLimits, ShareMode
 from demail_hw_drivers.pcsc_reader import PcscReader
 from demail_hw_drivers.pcsc_service import PcscService
-from fake_scard import ATR, GARBAGE, FakeScard, Gate
+from fake_scard import ATR, GARBAGE, UNPOWERED, FakeScard, Gate
 
 SELECT = bytes.fromhex("00A4000C023F00")
 OK = b"\x90\x00"
@@ -30,6 +33,9 @@ RESET_CARD, REMOVED_CARD, UNPOWERED_CARD = 0x80100068, 0x80100069, 0x80100067
 SERVICE_STOPPED = 0x8010001E
 SHARES = pytest.mark.parametrize(
     ("share", "disposition"), [(ShareMode.EXCLUSIVE, UNPOWER), (ShareMode.SHARED, RESET)]
+)
+PLATFORMS = pytest.mark.parametrize(
+    ("platform", "outcome"), [("linux", Outcome.NOT_SENT), ("win32", Outcome.UNKNOWN), ("darwin", Outcome.UNKNOWN)]
 )
 
 
@@ -54,6 +60,15 @@ def connect(reader: PcscReader) -> "Callable[..., CardConnection]":
 def transmit(connection: CardConnection, command: bytes = SELECT, deadline: float | None = None) -> bytes:
     with connection.transaction(deadline=soon()):
         return connection.transmit((command,), deadline=deadline or soon())
+
+
+def transmit_from(platform: str, connection: CardConnection) -> CardRemoved:
+    """The error of a command on such a system."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "platform", platform)
+        with pytest.raises(CardRemoved) as caught:
+            transmit(connection)
+    return caught.value
 
 
 def assert_dead(connection: CardConnection, scard: FakeScard) -> None:
@@ -115,34 +130,46 @@ def test_command_over_the_limit_is_not_sent(scard: FakeScard, connect: Callable[
 # --- A card that was reset ----------------------------------------------------------------------------------------
 
 
+@PLATFORMS
 def test_reset_before_a_command_is_accepted_and_the_command_not_sent_again(
-    scard: FakeScard, connect: Callable[..., CardConnection]
+    scard: FakeScard, connect: Callable[..., CardConnection], platform: str, outcome: Outcome
 ) -> None:
     connection = connect()
     epoch = connection.epoch
     scard.script["SCardTransmit"].append([RESET_CARD, GARBAGE])
-    with pytest.raises(CardRemoved, match="reset") as caught:
-        transmit(connection)
-    assert (caught.value.outcome, caught.value.transient) == (Outcome.NOT_SENT, True)
+    error = transmit_from(platform, connection)
+    assert "reset" in error.message
+    assert (error.outcome, error.transient) == (outcome, True)
     assert len(scard.commands) == 1
     assert connection.epoch != epoch
     assert transmit(connection) == OK
     connection.close()
 
 
+@PLATFORMS
 @pytest.mark.parametrize("share", ShareMode)
 def test_reset_card_with_another_atr_is_another_card(
-    scard: FakeScard, connect: Callable[..., CardConnection], share: ShareMode
+    scard: FakeScard, connect: Callable[..., CardConnection], share: ShareMode, platform: str, outcome: Outcome
 ) -> None:
     connection = connect(share)
     scard.atr = ATR[:-1]
     where = "SCardBeginTransaction" if share is ShareMode.SHARED else "SCardTransmit"
     scard.script[where].append(RESET_CARD if share is ShareMode.SHARED else [RESET_CARD, GARBAGE])
-    with pytest.raises(CardRemoved, match="Another card") as caught:
-        transmit(connection)
-    assert caught.value.outcome is Outcome.NOT_SENT
+    error = transmit_from(platform, connection)
+    assert "Another card" in error.message
+    assert error.outcome is (Outcome.NOT_SENT if share is ShareMode.SHARED else outcome)
     assert_dead(connection, scard)
     assert scard.dispositions == [LEAVE]
+
+
+def test_reset_that_cannot_be_acknowledged_proves_no_more_than_the_command(
+    scard: FakeScard, connect: Callable[..., CardConnection]
+) -> None:
+    connection = connect()
+    scard.script["SCardTransmit"].append([RESET_CARD, GARBAGE])
+    scard.script["SCardReconnect"].append([UNPOWERED_CARD, 0])
+    assert transmit_from("win32", connection).outcome is Outcome.UNKNOWN
+    assert_dead(connection, scard)
 
 
 def test_card_that_is_reset_without_end_is_given_up(scard: FakeScard, connect: Callable[..., CardConnection]) -> None:
@@ -152,7 +179,11 @@ def test_card_that_is_reset_without_end_is_given_up(scard: FakeScard, connect: C
         transmit(connection)
     assert caught.value.transient
     assert scard.commands == []
-    connection.close()
+    assert UNPOWER not in scard.reconnects  # it has never been ours alone
+    scard.script.clear()
+    scard.atr = ATR[:-1]
+    with pytest.raises(CardRemoved, match="Another card"):
+        transmit(connection)
 
 
 def test_several_resets_before_a_transaction_are_one_new_state(
@@ -160,6 +191,48 @@ def test_several_resets_before_a_transaction_are_one_new_state(
 ) -> None:
     connection = connect(ShareMode.SHARED)
     scard.script["SCardBeginTransaction"].extend([RESET_CARD, RESET_CARD])
+    assert transmit(connection) == OK
+    connection.close()
+
+
+def test_looking_at_a_card_that_was_reset_gives_it_no_power_and_the_next_transaction_does(
+    scard: FakeScard, reader: PcscReader, connect: Callable[..., CardConnection]
+) -> None:
+    connection = connect(ShareMode.SHARED)
+    unpowered = [0, "", UNPOWERED, 2, list(ATR)]
+    scard.script["SCardStatus"].extend([[RESET_CARD, "", 0, 0, []], unpowered])
+    with pytest.raises(ReaderBusy):
+        reader.connect(deadline=soon())
+    assert scard.reconnects == []
+    scard.script["SCardBeginTransaction"].append(RESET_CARD)
+    assert transmit(connection) == OK
+    assert scard.reconnects == [LEAVE, UNPOWER]
+    connection.close()
+
+
+def test_reset_that_is_seen_when_a_transaction_ends_gives_no_power(
+    scard: FakeScard, connect: Callable[..., CardConnection]
+) -> None:
+    connection = connect(ShareMode.SHARED)
+    scard.script["SCardEndTransaction"].append(RESET_CARD)
+    scard.script["SCardStatus"].append([0, "", UNPOWERED, 2, list(ATR)])
+    assert transmit(connection) == OK
+    assert scard.reconnects == []
+    scard.script.clear()
+    assert_dead(connection, scard)
+
+
+def test_reset_in_the_first_moment_of_a_transaction_leaves_none_open(
+    scard: FakeScard, connect: Callable[..., CardConnection]
+) -> None:
+    connection = connect(ShareMode.SHARED)
+    scard.script["SCardBeginTransaction"].append(RESET_CARD)
+    scard.script["SCardStatus"].append([RESET_CARD, "", 0, 0, []])
+    ended: list[None] = []
+    scard.script["SCardEndTransaction"].append(lambda: ended.append(None))
+    with pytest.raises(CardRemoved, match="reset"):
+        transmit(connection)
+    assert ended == [None]
     assert transmit(connection) == OK
     connection.close()
 
@@ -172,10 +245,35 @@ def test_closing_takes_what_was_verified(
     scard: FakeScard, connect: Callable[..., CardConnection], share: ShareMode, disposition: int
 ) -> None:
     connection = connect(share)
+    transmit(connection)
     connection.close()
     connection.close()
     assert scard.dispositions == [disposition]
     assert (scard.contexts, scard.cards) == (set(), {})
+
+
+@pytest.mark.parametrize(("share", "disposition"), [(ShareMode.EXCLUSIVE, UNPOWER), (ShareMode.SHARED, LEAVE)])
+def test_shared_card_that_got_no_command_is_not_taken_from_others(
+    scard: FakeScard, connect: Callable[..., CardConnection], share: ShareMode, disposition: int
+) -> None:
+    connection = connect(share)
+    with connection.transaction(deadline=soon()):
+        pass
+    connection.close()
+    assert scard.dispositions == [disposition]
+
+
+def test_command_that_did_not_come_back_leaves_no_shared_card_open(
+    scard: FakeScard, connect: Callable[..., CardConnection]
+) -> None:
+    connection = connect(ShareMode.SHARED)
+    gate = Gate(lambda: [0, [0x90, 0x00]])
+    scard.script["SCardTransmit"].append(gate)
+    with pytest.raises(DeadlineExceeded):
+        transmit(connection, deadline=short())
+    gate.open.set()
+    wait_until_given_back(scard)
+    assert scard.dispositions == [RESET]
 
 
 @SHARES
@@ -202,7 +300,7 @@ def test_disconnecting_is_tried_again_while_others_are_faster(
     connection = connect(ShareMode.SHARED)
     scard.script["SCardDisconnect"].extend([SHARING_VIOLATION] * 3)
     connection.close()
-    assert scard.dispositions == [RESET]
+    assert scard.dispositions == [LEAVE]
 
 
 def test_what_was_done_in_a_transaction_counts_even_if_it_cannot_be_ended(
@@ -250,7 +348,7 @@ def test_transaction_that_begins_too_late_ends_with_its_connection(
     assert caught.value.outcome is Outcome.NOT_SENT
     gate.open.set()
     wait_until_given_back(scard)
-    assert scard.dispositions == [RESET]
+    assert scard.dispositions == [LEAVE]
     assert scard.commands == []
 
 
@@ -309,6 +407,20 @@ def test_closed_reader_connects_no_more(reader: PcscReader, connect: Callable[..
     assert caught.value.outcome is Outcome.NOT_SENT
 
 
+def test_forked_process_is_told_that_the_connection_is_its_parents(
+    reader: PcscReader, connect: Callable[..., CardConnection]
+) -> None:
+    connection = connect()
+    with pytest.MonkeyPatch.context() as child:
+        child.setattr(os, "getpid", lambda: -1)
+        with pytest.raises(DeviceLost, match="forked") as caught:
+            connect()
+    assert caught.value.outcome is Outcome.NOT_SENT
+    assert "fork" in caught.value.remedy
+    assert transmit(connection) == OK
+    connection.close()
+
+
 def test_reset_looks_first_whether_the_card_was_out(scard: FakeScard, connect: Callable[..., CardConnection]) -> None:
     connection = connect()
     scard.script["SCardStatus"].append([REMOVED_CARD, "", 0, 0, []])
@@ -336,7 +448,7 @@ def test_interrupt_while_others_have_the_card_leaves_no_transaction(
         pytest.fail("it has not begun")
     gate.open.set()
     wait_until_given_back(scard)
-    assert scard.dispositions == [RESET]
+    assert scard.dispositions == [LEAVE]
     assert_dead(connection, scard)
 
 

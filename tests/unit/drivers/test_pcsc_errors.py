@@ -1,5 +1,7 @@
 """Return codes and what they prove."""
 
+import sys
+
 import pytest
 
 from demail_hw.errors import (
@@ -36,14 +38,18 @@ def test_every_code_is_a_sentence_at_every_stage(code: int, stage: Stage) -> Non
 
 
 @pytest.mark.parametrize("code", FAILURES)
-@pytest.mark.parametrize("stage", [Stage.ASKING, Stage.CONNECTING, Stage.CONNECTED])
+@pytest.mark.parametrize("stage", [Stage.ASKING, Stage.CONNECTING, Stage.JOINING, Stage.CONNECTED])
 def test_only_a_command_can_have_reached_the_card(code: int, stage: Stage) -> None:
     assert error_of(code, stage).outcome is Outcome.NOT_SENT
 
 
 @pytest.mark.parametrize("code", FAILURES)
-def test_command_may_have_been_done_unless_the_service_looked_first(code: int) -> None:
-    looked = code in (ReturnCode.W_RESET_CARD, ReturnCode.W_REMOVED_CARD)
+@pytest.mark.parametrize("platform", ["linux", "win32", "darwin"])
+def test_command_may_have_been_done_unless_the_service_is_known_to_have_looked_first(
+    monkeypatch: pytest.MonkeyPatch, platform: str, code: int
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    looked = platform == "linux" and code in (ReturnCode.W_RESET_CARD, ReturnCode.W_REMOVED_CARD)
     assert error_of(code, Stage.COMMAND).outcome is (Outcome.NOT_SENT if looked else Outcome.UNKNOWN)
 
 
@@ -68,7 +74,7 @@ def test_command_may_have_been_done_unless_the_service_looked_first(code: int) -
     ],
 )
 def test_kinds(code: int, connecting: type[HardwareError], connected: type[HardwareError]) -> None:
-    assert type(error_of(code, Stage.CONNECTING)) is connecting
+    assert type(error_of(code, Stage.CONNECTING)) is type(error_of(code, Stage.JOINING)) is connecting
     assert type(error_of(code, Stage.CONNECTED)) is connected
 
 
@@ -83,6 +89,13 @@ def test_kinds(code: int, connecting: type[HardwareError], connected: type[Hardw
 )
 def test_remedies(code: ReturnCode, remedy: str) -> None:
     assert remedy in error_of(code, Stage.CONNECTING).remedy
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_sharing_is_recommended_to_who_wanted_the_card_alone(stage: Stage) -> None:
+    remedy = error_of(ReturnCode.E_SHARING_VIOLATION, stage).remedy
+    assert "gpgconf --kill scdaemon" in remedy
+    assert ("share=shared" in remedy) is (stage is Stage.CONNECTING)
 
 
 def test_refusal_by_policy_is_not_tried_again_and_a_reset_is() -> None:

@@ -50,11 +50,14 @@ def names(found: list[ReaderInfo]) -> list[str]:
         "pcsc:Identive%3F*",
         "pcsc:serial=53692013000000",
         "pcsc:Ident*?reader=53692013000000",
+        "pcsc:?reader=53692013000000",
     ],
 )
-def test_address_means_one_reader(two: FakeScard, address: str) -> None:
-    if "reader=" not in address:
-        assert open_reader(two, address).name == LIBCCID
+@pytest.mark.parametrize("others", [EMPTY, PRESENT, PRESENT | INUSE])
+def test_address_means_one_reader(two: FakeScard, address: str, others: int) -> None:
+    two.states[OTHER] = others
+    reader = open_reader(two, address)
+    assert (reader.name, reader.serial) == (LIBCCID, "53692013000000")
     assert names(find(two, address)) == [LIBCCID]
 
 
@@ -67,14 +70,88 @@ def test_name_is_taken_before_a_pattern(scard: FakeScard) -> None:
     assert open_reader(scard, "pcsc:Reader *").name == "Reader *"
 
 
-@pytest.mark.parametrize("address", ["pcsc:", "pcsc:Ident*", "pcsc:Nobody", "pcsc:serial=1"])
-def test_not_one_reader_lists_what_is_there(two: FakeScard, address: str) -> None:
-    two.states[OTHER] |= EXCLUSIVE
+# --- Several readers ----------------------------------------------------------------------------------------------
+
+
+def refusal(scard: FakeScard, address: str, *, connect: float = 20) -> str:
+    """The sentence, of an error that says what to do."""
     with pytest.raises(DeviceNotFound) as caught:
-        open_reader(two, address)
-    assert repr(LIBCCID) in caught.value.message
-    assert f"{OTHER!r} (in use)" in caught.value.message
+        open_reader(scard, address, connect=connect)
     assert caught.value.outcome is Outcome.NOT_SENT
+    assert all(word in caught.value.remedy for word in ("demail-hw readers pcsc:", "'pcsc:NAME'", "quoted"))
+    return caught.value.message
+
+
+@pytest.mark.parametrize("address", ["pcsc:", "pcsc:Ident*"])
+@pytest.mark.parametrize("name", [LIBCCID, OTHER])
+def test_only_reader_with_a_card_is_meant(two: FakeScard, address: str, name: str) -> None:
+    two.states = {LIBCCID: EMPTY, OTHER: EMPTY} | {name: PRESENT}
+    assert open_reader(two, address).name == name
+    assert len(find(two, address)) == 2
+
+
+@pytest.mark.parametrize("address", ["pcsc:serial=7", "pcsc:?reader=7"])
+def test_of_two_slots_with_one_number_the_one_with_a_card_is_meant(two: FakeScard, address: str) -> None:
+    two.states |= {"Third": PRESENT}
+    two.serials = {LIBCCID: b"7", OTHER: b"7", "Third": b"8"}
+    assert open_reader(two, address).name == LIBCCID
+
+
+def test_several_readers_with_a_card(two: FakeScard) -> None:
+    two.states |= {OTHER: PRESENT | EXCLUSIVE, "Empty": EMPTY}
+    listed = f"{LIBCCID!r} (card), {OTHER!r} (card, in use)"
+    assert refusal(two, "pcsc:") == f"PC/SC has several readers with a card: {listed}."
+    assert refusal(two, "pcsc:Ident*") == f"PC/SC has several readers 'Ident*' with a card: {listed}."
+
+
+def test_several_readers_and_no_card(two: FakeScard) -> None:
+    two.states |= {LIBCCID: EMPTY, "Third": PRESENT}
+    message = refusal(two, "pcsc:Ident*")
+    assert message.startswith("PC/SC has several readers 'Ident*', and a card is in none of them: ")
+    assert f"{LIBCCID!r} (no card), {OTHER!r} (no card)" in message
+    assert "Third" not in message
+
+
+def test_no_reader_of_this_name(two: FakeScard) -> None:
+    two.states[OTHER] = PRESENT | INUSE
+    listed = f"{LIBCCID!r} (card), {OTHER!r} (card, in use)"
+    assert refusal(two, "pcsc:Nob*") == f"PC/SC has no reader 'Nob*'; it has {listed}."
+
+
+def test_no_reader_of_this_number(two: FakeScard) -> None:
+    listed = f"{LIBCCID!r} (serial number 53692013000000, card), {OTHER!r} (serial number not known, no card)"
+    del two.serials[OTHER]
+    assert refusal(two, "pcsc:serial=1") == f"PC/SC has no reader with the serial number '1'; it has {listed}."
+    message = refusal(two, "pcsc:Ident*?reader=1")
+    assert message == f"PC/SC has no reader 'Ident*' with the serial number '1'; it has {listed}."
+
+
+@pytest.mark.parametrize("state", [PRESENT, EMPTY])
+def test_card_in_a_reader_of_which_nobody_can_say_is_not_passed_over(two: FakeScard, state: int) -> None:
+    two.states = {"K3000 ＠": PRESENT, "Plain": state}  # noqa: RUF001
+    two.script["SCardConnect"].append([SHARING_VIOLATION, 0, 0])
+    two.script["SCardConnect"].append([SHARING_VIOLATION, 0, 0])
+    if state == PRESENT:
+        assert "'K3000 ＠' (card not known, in use)" in refusal(two, "pcsc:")  # noqa: RUF001
+    else:
+        assert open_reader(two, "pcsc:").name == "K3000 ＠"  # noqa: RUF001
+
+
+@pytest.mark.parametrize("address", ["pcsc:serial=55021722297869", "pcsc:?reader=55021722297869"])
+@pytest.mark.parametrize("held", [LIBCCID, "K3000 ＠"])  # noqa: RUF001
+def test_reader_that_is_kept_busy_does_not_hold_up_the_others(two: FakeScard, address: str, held: str) -> None:
+    two.states = {held: PRESENT | INUSE, OTHER: EMPTY}
+    two.held[held] = Gate(lambda: None)
+    assert open_reader(two, address, connect=1).name == OTHER
+    two.held[held].open.set()
+
+
+def test_number_of_a_reader_that_is_kept_busy_is_not_known(two: FakeScard) -> None:
+    two.states[LIBCCID] = PRESENT | INUSE
+    two.held[LIBCCID] = Gate(lambda: None)
+    message = refusal(two, "pcsc:serial=53692013000000", connect=1)
+    assert f"{LIBCCID!r} (serial number not known, card, in use)" in message
+    two.held[LIBCCID].open.set()
 
 
 @pytest.mark.parametrize("answer", [[NO_READERS, []], [0, []]])
@@ -121,6 +198,20 @@ def test_reader_that_cannot_be_asked_has_no_known_number(scard: FakeScard) -> No
     assert [info.serial for info in find(scard, "pcsc:")] == [None]
     with pytest.raises(DeviceNotFound):
         open_reader(scard, "pcsc:serial=1")
+
+
+def test_reader_that_another_program_takes_in_this_moment_has_no_known_number(two: FakeScard) -> None:
+    def taken() -> int:
+        two.cards.clear()  # they go with their context
+        return SHARING_VIOLATION
+
+    two.states = {LIBCCID: PRESENT}
+    two.script["SCardDisconnect"].append(taken)
+    assert [info.serial for info in find(two, "pcsc:")] == [None]
+
+
+def test_a_card_can_be_shared(scard: FakeScard) -> None:
+    assert PcscReaders(scard).can_share
 
 
 def test_name_that_is_not_ascii_is_looked_at_by_connecting_to_the_reader(scard: FakeScard) -> None:

@@ -6,7 +6,6 @@ from demail_hw.iso7816.status import (
     correct_ne,
     describe,
     is_success,
-    is_warning,
     retries_left,
 )
 
@@ -49,11 +48,6 @@ def test_names_are_unique() -> None:
 def test_of_all_status_words_only_normal_processing_is_success() -> None:
     successful = {status for status in range(0x10000) if is_success(status)}
     assert successful == {0x9000, *range(0x6100, 0x6200)}
-
-
-def test_warnings_are_no_success() -> None:
-    warnings = {status for status in range(0x10000) if is_warning(status)}
-    assert warnings == set(range(0x6200, 0x6400))
 
 
 def test_the_counter_is_read_from_63cx_alone() -> None:

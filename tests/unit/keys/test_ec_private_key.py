@@ -4,7 +4,8 @@ import copy
 import datetime
 import hashlib
 import pickle
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 
 import pytest
 from cryptography import x509
@@ -25,6 +26,7 @@ class StandIn:
     def __init__(self, curve: ec.EllipticCurve) -> None:
         self.software = ec.generate_private_key(curve)
         self.digests: list[bytes] = []
+        self.suspected = 0
         self.spoil: Callable[[bytes], bytes] = lambda answer: answer
         self._length = (curve.key_size + 7) // 8
 
@@ -32,7 +34,10 @@ class StandIn:
     def key(self) -> CardEcPrivateKey:
         return CardEcPrivateKey(self.software.public_key(), self)
 
-    def sign_digest(self, digest: bytes) -> bytes:
+    def suspect(self) -> None:
+        self.suspected += 1
+
+    def compute_digital_signature(self, digest: bytes) -> bytes:
         assert len(digest) <= self._length
         self.digests.append(digest)
         same_length = next(one for one in HASHES if one.digest_size == len(digest))
@@ -95,6 +100,34 @@ def test_a_wrong_signature_never_leaves(card: StandIn, spoil: Callable[[bytes], 
         card.key.sign(b"message", ec.ECDSA(hashes.SHA256()))
     assert caught.value.outcome is Outcome.UNKNOWN
     assert len(card.digests) == 1
+    assert card.suspected == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "length"),
+    [(der_signature, range(68, 73)), (lambda plain: plain[:-2], [62]), (lambda plain: b"", [0])],
+    ids=["DER", "short", "empty"],
+)
+def test_an_answer_of_another_form_is_told_by_its_length(
+    card: StandIn, spoil: Callable[[bytes], bytes], length: Sequence[int]
+) -> None:
+    card.spoil = spoil
+    with pytest.raises(SignatureInvalid, match=r"(\d+) bytes instead of 64") as caught:
+        card.key.sign(b"message", ec.ECDSA(hashes.SHA256()))
+    found = re.search(r"(\d+) bytes", caught.value.message)
+    assert found is not None
+    assert int(found[1]) in length
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_certificate_may_be_to_blame_where_it_was_not_compared_with_the_cards_key(
+    card: StandIn, paired: bool
+) -> None:
+    card.spoil = lambda plain: plain[::-1]
+    key = CardEcPrivateKey(card.software.public_key(), card, paired=paired)
+    with pytest.raises(SignatureInvalid, match="does not verify") as caught:
+        key.sign(b"message", ec.ECDSA(hashes.SHA256()))
+    assert ("certificate" in caught.value.remedy) is not paired
 
 
 @pytest.mark.parametrize("algorithm", [hashes.SHA1(), hashes.SHA3_256()], ids=lambda algorithm: algorithm.name)

@@ -329,6 +329,17 @@ def test_a_pin_that_the_card_does_not_have() -> None:
     assert "global" in caught.value.remedy
 
 
+@pytest.mark.parametrize("name", ["idkey", "signature-card-v2"])
+def test_the_certificate_of_another_key_is_named_as_a_cause(name: str) -> None:
+    """These cards have no EF.PK: nothing but a signature shows it."""
+    card = open_card(name)
+    first, second, *_ = (where for where in card.files if where[0] in {"df07", NKS})
+    card.files[first] = card.files[second]
+    with pytest.raises(SignatureInvalid) as caught:
+        sign(provider_of(card), KeyRole.SIGNATURE)
+    assert "certificate" in caught.value.remedy
+
+
 # --- Signature Card V2
 
 

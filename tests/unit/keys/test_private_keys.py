@@ -24,10 +24,10 @@ class Unused:
     raw = True
     decrypts = False
 
-    def sign_digest_info(self, digest_info: bytes) -> bytes:
+    def compute_digital_signature(self, data: bytes) -> bytes:
         raise NotImplementedError
 
-    def sign_digest(self, digest: bytes) -> bytes:
+    def suspect(self) -> None:
         raise NotImplementedError
 
     def raw_rsa(self, block: bytes) -> bytes:

@@ -1,27 +1,35 @@
 """The provider of a TCOS card: what it opens, what it sends in steady state, and what it does with bad cards."""
 
+import dataclasses
+import io
 import time
 import traceback
+from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 import demail_hw
 from demail_hw import Identity, KeyRole, PinName, Timeouts
 from demail_hw.errors import (
     AlgorithmNotSupported,
+    CardError,
     CertificateError,
     ConfigurationError,
     KeyNotFound,
+    Outcome,
     PinIncorrect,
+    ProtocolViolation,
     SecurityStatus,
+    SignatureInvalid,
     UnexpectedCard,
     UnknownCard,
 )
+from demail_hw.interfaces import CardLimits
 from demail_hw.keys.card_session import CardSession
-from demail_hw.keys.provider import TcosKeyProvider
+from demail_hw.keys.provider import TcosKeyProvider, open_provider
 from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
 from demail_hw_simulators.ca import telesec_ca
@@ -134,6 +142,27 @@ def test_the_sigg_pins_open_the_sigg_key_alone(card: Counted, which: PinName, pi
         provider.identity(KeyRole.ENCRYPTION)
 
 
+def test_the_sigg_key_signs_again_and_again_each_time_with_its_pin(card: Counted) -> None:
+    identity = provider_of(card, b"654321", PinName.SIGG_1).identity(KeyRole.SIGNATURE)
+    sign(identity)
+    card.log.clear()
+    for _ in range(3):
+        sign(identity)
+    # The counter before and after the PIN is asked for, VERIFY, the signature.
+    assert card.log == [0x20, 0x20, 0x20, 0x2A] * 3
+
+
+def test_a_sigg_key_that_does_not_use_up_its_pin_costs_one_question(card: Counted) -> None:
+    key = card.card.file_system.root.files[0xDF01].keys[0x84]
+    key.rule = dataclasses.replace(key.rule, once=False)
+    identity = provider_of(card, b"654321", PinName.SIGG_1).identity(KeyRole.SIGNATURE)
+    sign(identity)
+    card.log.clear()
+    for _ in range(3):
+        sign(identity)
+    assert card.log == [0x20, 0x2A] * 3
+
+
 def test_a_netkey_3_as_it_comes(card: Counted) -> None:
     provider = provider_of(card)
     for identity in provider.identities():
@@ -161,6 +190,151 @@ class Refusing(Counted):
             self.done = True
             return bytes.fromhex("6982")
         return answer
+
+
+class OneWrong(Counted):
+    """Its next answer to PSO is changed by ``spoil``, once."""
+
+    spoil: Callable[[bytes], bytes] | None = None
+
+    def change(self, command: bytes, answer: bytes) -> bytes:
+        if command[1] != 0x2A or self.spoil is None:
+            return answer
+        spoil, self.spoil = self.spoil, None
+        return spoil(answer)
+
+
+def interrupted(answer: bytes) -> bytes:
+    raise KeyboardInterrupt
+
+
+def decrypt(identity: Identity) -> bytes:
+    key = identity.private_key
+    assert isinstance(key, rsa.RSAPrivateKey)
+    return key.decrypt(key.public_key().encrypt(b"message", PKCS1), PKCS1)
+
+
+LOOK_AGAIN = [0xA4, 0xA4, 0xB0]  # MF, EF.GDO, the serial number
+SET_UP = [0x20, 0xA4, 0x22]  # whether the PIN is open still, NKS, security environment
+
+
+@pytest.mark.parametrize(
+    ("role", "use", "spoil", "error"),
+    [
+        (KeyRole.SIGNATURE, sign, lambda answer: b"\0" + answer[1:], SignatureInvalid),
+        (KeyRole.AUTHENTICATION, sign, lambda answer: answer[:-3] + answer[-2:], SignatureInvalid),
+        (KeyRole.ENCRYPTION, decrypt, lambda answer: answer[:-3] + answer[-2:], ProtocolViolation),
+        (KeyRole.ENCRYPTION, decrypt, lambda answer: b"\x6f\x00", CardError),
+        (KeyRole.SIGNATURE, sign, interrupted, KeyboardInterrupt),
+    ],
+    ids=["wrong signature", "short signature", "short block", "refusal", "interrupt"],
+)
+def test_after_a_wrong_answer_the_card_is_looked_at_again(
+    role: KeyRole, use: Callable[[Identity], bytes], spoil: Callable[[bytes], bytes], error: type[BaseException]
+) -> None:
+    card = OneWrong(open_card("netkey3"))
+    identity = provider_of(card).identity(role)
+    use(identity)
+    card.spoil = spoil
+    with pytest.raises(error):
+        use(identity)
+    card.log.clear()
+    use(identity)
+    assert card.log == [*LOOK_AGAIN, *SET_UP, 0x2A]
+    card.log.clear()
+    use(identity)
+    assert card.log == [0x2A]
+
+
+# --- what a card keeps of its state, nobody knows: the driver is right about either
+
+LOCAL_PINS = [
+    ("netkey3", b"111111", PinName.NKS_1),
+    ("netkey3", b"222222", PinName.NKS_2),
+    ("netkey3", b"654321", PinName.SIGG_1),
+    ("netkey2", b"222222", PinName.NKS_1),
+    ("netkey2", b"654321", PinName.SIGG_1),
+]
+GLOBAL_PINS = [(personality, b"123456", PinName.GLOBAL) for personality in ("netkey2", "idkey", "signature-card-v2")]
+either_way = pytest.mark.parametrize("keeps", [True, False], ids=["kept", "lost"])
+
+
+def use(identity: Identity) -> None:
+    """As the key can be used: for a signature, which the key verifies itself, and for a decryption."""
+    key = identity.private_key
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        key.sign(b"message", ec.ECDSA(SHA256))
+        return
+    sign(identity)
+    if identity.role is KeyRole.ENCRYPTION:
+        assert decrypt(identity) == b"message"
+
+
+@either_way
+@pytest.mark.parametrize(
+    ("personality", "pin", "which"), LOCAL_PINS, ids=lambda value: getattr(value, "value", value)
+)
+def test_a_local_pin_is_given_again_only_where_the_card_forgot_it(
+    personality: str, pin: bytes, which: PinName, keeps: bool
+) -> None:
+    card = Counted(open_card(personality, keeps_local_pins=keeps))
+    provider = provider_of(card, pin, which)
+    identity = provider.identity(KeyRole.SIGNATURE)
+    use(identity)
+    with provider.session.transaction() as deadline:
+        provider.session.card.serial_number(deadline=deadline)  # selects the MF
+    card.log.clear()
+    use(identity)
+    uses_up = (personality, which) == ("netkey3", PinName.SIGG_1)
+    asked = 1 if keeps and not uses_up else 3  # the counter; else the counter before and after, and VERIFY
+    assert card.log.count(0x20) == asked
+    assert card.log.count(0x2A) == 1
+
+
+@either_way
+@pytest.mark.parametrize(
+    ("personality", "pin", "which"), [*LOCAL_PINS, *GLOBAL_PINS], ids=lambda value: getattr(value, "value", value)
+)
+def test_every_key_in_turn_whatever_selecting_its_application_again_does(
+    personality: str, pin: bytes, which: PinName, keeps: bool
+) -> None:
+    card = Counted(open_card(personality, keeps_local_pins=keeps, keeps_environment=keeps))
+    identities = provider_of(card, pin, which).identities()
+    for identity in (*identities, *reversed(identities)):
+        use(identity)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader without extended APDUs."""
+    limits = CardLimits(extended=False, max_command=261, max_response=258)
+    monkeypatch.setattr("demail_hw_simulators.sim_reader._LIMITS", limits)
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize(
+    ("role", "use"),
+    [(KeyRole.AUTHENTICATION, sign), (KeyRole.ENCRYPTION, sign), (KeyRole.ENCRYPTION, decrypt)],
+    ids=["authentication", "encryption", "decryption"],
+)
+def test_what_needs_extended_apdus_is_refused_before_anything_is_sent(
+    card: Counted, role: KeyRole, use: Callable[[Identity], bytes]
+) -> None:
+    identity = provider_of(card).identity(role)
+    card.log.clear()
+    with pytest.raises(AlgorithmNotSupported, match="256 bytes") as caught:
+        use(identity)
+    assert card.log == []
+    assert caught.value.outcome is Outcome.NOT_SENT
+    assert "extended" in caught.value.remedy
+
+
+@pytest.mark.usefixtures("short")
+def test_what_fits_into_short_apdus_goes_through(card: Counted) -> None:
+    sign(provider_of(card).identity(KeyRole.SIGNATURE))
+    weaker = provider_of(Counted(open_card("netkey2")))
+    decrypt(weaker.identity(KeyRole.ENCRYPTION))
+    sign(weaker.identity(KeyRole.AUTHENTICATION))
 
 
 def test_a_refused_signature_is_an_error_once_and_the_next_sets_up_anew() -> None:
@@ -260,6 +434,70 @@ def test_a_certificate_file_that_cannot_be_read_spoils_its_own_key_only() -> Non
     assert len(provider.identities()) == 2
 
 
+@pytest.mark.parametrize("broken", [b"\x30\x82\x10\x00garbage", b"\x31\x82\x00\x04abcd"])
+def test_a_broken_file_does_not_hide_a_good_one(broken: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    card = WithFile(0xC000, broken)
+    card.card = WithFile(0x4331, der_of(KeyRole.SIGNATURE))
+    sign(provider_of(card).identity(KeyRole.SIGNATURE))
+    assert "C000" in caplog.text
+
+
+def test_a_broken_file_is_told_of_before_one_of_another_key() -> None:
+    card = WithFile(0xC000, b"\x30\x82\x10\x00garbage")
+    card.card = WithFile(0x4331, der_of(KeyRole.ENCRYPTION))
+    with pytest.raises(CertificateError, match="C000"):
+        provider_of(card).identity(KeyRole.SIGNATURE)
+
+
+class WithRecord(Counted):
+    """Answers READ RECORD of one number, of the first EF.PK, as a test says."""
+
+    def __init__(self, number: int, answer: str) -> None:
+        super().__init__(open_card("netkey3"))
+        self._number = number
+        self._answer = bytes.fromhex(answer)
+
+    def change(self, command: bytes, answer: bytes) -> bytes:
+        mine = command[1] == 0xB2 and command[2] == self._number and self.selected == bytes.fromhex("4531")
+        return self._answer if mine else answer
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("status", ["6a83", "6a82"])
+def test_half_a_public_key_is_not_taken_for_none(number: int, status: str) -> None:
+    provider = provider_of(WithRecord(number, status))
+    with pytest.raises(CertificateError, match=f"4531.*{status.upper()}"):
+        provider.identity(KeyRole.SIGNATURE)
+    assert len(provider.identities()) == 2
+
+
+def with_exponents(*, certificate: int, file: int) -> TcosKeyProvider:
+    """The signature key's modulus with one exponent in the certificate, and one in EF.PK."""
+    with demail_hw.open_provider("sim:") as usual:
+        key = usual.identity(KeyRole.SIGNATURE).private_key.public_key()
+    assert isinstance(key, rsa.RSAPublicKey)
+    other = rsa.RSAPublicNumbers(certificate, key.public_numbers().n).public_key()
+    issued = telesec_ca().issue_card_certificate(KeyRole.SIGNATURE, other)
+    card = WithFile(0xC000, issued.public_bytes(Encoding.DER))
+    card.card = WithRecord(2, f"{file:06x}9000")
+    return provider_of(card)
+
+
+def test_the_exponent_counts_as_well() -> None:
+    for certificate, file in ((65537, 3), (3, 65537)):
+        with pytest.raises(CertificateError, match="another key"):
+            with_exponents(certificate=certificate, file=file).identity(KeyRole.SIGNATURE)
+    assert with_exponents(certificate=3, file=3).identity(KeyRole.SIGNATURE)
+
+
+def test_a_card_without_the_public_key_takes_the_first_certificate_and_says_so_when_it_is_wrong() -> None:
+    card = WithFile(0xC000, der_of(KeyRole.ENCRYPTION))
+    del card.card.file_system.root.files[0xDF02].files[0x4531]
+    with pytest.raises(SignatureInvalid) as caught:
+        sign(provider_of(card).identity(KeyRole.SIGNATURE))
+    assert "certificate" in caught.value.remedy
+
+
 def test_the_certificate_of_another_key_is_not_taken() -> None:
     with pytest.raises(CertificateError, match="another key"):
         provider_of(WithFile(0xC000, der_of(KeyRole.ENCRYPTION))).identity(KeyRole.SIGNATURE)
@@ -319,3 +557,9 @@ def test_literal_pins_and_unknown_names_are_refused() -> None:
         demail_hw.open_provider("sim:", which="nks-9")
     with pytest.raises(ValueError, match="scheme"):
         demail_hw.open_provider("netkey3")
+
+
+@pytest.mark.parametrize("pin", [io.BytesIO(b"123456"), b"123456", 123456], ids=["stream", "bytes", "number"])
+def test_what_is_no_pin_source_is_refused_at_once(pin: object) -> None:
+    with pytest.raises(TypeError, match="PIN source"):
+        open_provider("sim:", pin=pin)

@@ -32,9 +32,10 @@ class StandIn:
         self.raw = raw
         self.decrypts = decrypts
         self.operations = 0
+        self.suspected = 0
         self.spoil = lambda answer: answer
 
-    def sign_digest_info(self, digest_info: bytes) -> bytes:
+    def compute_digital_signature(self, digest_info: bytes) -> bytes:
         assert not self.raw
         fill = b"\xff" * (256 - 3 - len(digest_info))
         return self._power(b"\x00\x01" + fill + b"\x00" + digest_info)
@@ -43,6 +44,9 @@ class StandIn:
         assert self.raw
         assert len(block) == 256
         return self._power(block)
+
+    def suspect(self) -> None:
+        self.suspected += 1
 
     def _power(self, block: bytes) -> bytes:
         self.operations += 1
@@ -70,6 +74,7 @@ def test_pkcs1_equals_the_software_signature(algorithm: hashes.HashAlgorithm, ra
     key = key_of(StandIn(raw=raw))
     expected = SOFTWARE.sign(b"message", padding.PKCS1v15(), algorithm)
     assert key.sign(b"message", padding.PKCS1v15(), algorithm) == expected
+    assert key._operations.suspected == 0
 
 
 def test_prehashed(padding_card: StandIn) -> None:
@@ -128,6 +133,19 @@ def test_a_wrong_signature_never_leaves(raw_card: StandIn, spoil, scheme) -> Non
     raw_card.spoil = spoil
     with pytest.raises(SignatureInvalid):
         key_of(raw_card).sign(b"message", scheme, hashes.SHA256())
+    assert raw_card.suspected == 1
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_certificate_may_be_to_blame_where_it_was_not_compared_with_the_cards_key(
+    raw_card: StandIn, paired: bool
+) -> None:
+    raw_card.spoil = lambda signature: signature[:-1] + bytes((signature[-1] ^ 1,))
+    key = CardRsaPrivateKey(SOFTWARE.public_key(), raw_card, paired=paired)
+    with pytest.raises(SignatureInvalid) as caught:
+        key.sign(b"message", padding.PKCS1v15(), hashes.SHA256())
+    assert "out of service" in caught.value.remedy
+    assert ("certificate" in caught.value.remedy) is not paired
 
 
 @pytest.mark.parametrize(
@@ -156,12 +174,14 @@ def test_decrypt_failures_are_alike_and_value_errors(raw_card: StandIn) -> None:
     with pytest.raises(DecryptionFailed) as caught:
         key.decrypt(bytes(255) + b"\x05", padding.PKCS1v15())
     assert isinstance(caught.value, ValueError)
+    assert raw_card.suspected == 0  # it is the message's fault, and nobody is to see a difference
 
 
 def test_decrypt_with_an_answer_of_the_wrong_length(raw_card: StandIn) -> None:
     raw_card.spoil = lambda answer: answer[:-2]
     with pytest.raises(ProtocolViolation, match="254 bytes"):
         key_of(raw_card).decrypt(SOFTWARE.public_key().encrypt(b"m", padding.PKCS1v15()), padding.PKCS1v15())
+    assert raw_card.suspected == 1
 
 
 def test_it_is_a_real_rsa_private_key_and_never_shows_itself(raw_card: StandIn) -> None:

@@ -146,5 +146,28 @@ def test_after_a_failure_another_card_is_found_though_nothing_told_of_it(
     assert slot.card.instructions[VERIFY] == 0
 
 
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+def test_after_whatever_failed_in_a_transaction_the_card_is_looked_at_again(
+    slot: Slot, provider: TcosKeyProvider, failure: type[BaseException]
+) -> None:
+    session = provider.session
+    with pytest.raises(failure), session.transaction():
+        raise failure
+    slot.card = netkey3(iccsn=OTHER)
+    slot.card.power_on()
+    with pytest.raises(UnexpectedCard, match=OTHER):
+        sign(provider)
+    assert slot.card.instructions[VERIFY] == 0
+
+
+@pytest.mark.parametrize("blank", ["", "00" * 10, "ff" * 10, "00"])
+def test_a_card_without_a_number_is_not_opened(slot: Slot, blank: str) -> None:
+    number = bytes.fromhex(blank)
+    slot.card.file_system.root.files[0x2F02].content = bytearray(bytes((0x5A, len(number))) + number)
+    with pytest.raises(UnexpectedCard, match="blank"):
+        CardSession(slot, slot, timeouts=Timeouts())
+    assert slot.card.instructions[VERIFY] == 0
+
+
 def test_the_deadline_of_a_session_is_in_the_future(provider: TcosKeyProvider) -> None:
     assert provider.session.deadline() > time.monotonic()

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from demail_hw.errors import HardwareError, PinIncorrect, UnexpectedCard
+from demail_hw.errors import CardError, FileNotFound, HardwareError, Outcome, PinIncorrect, UnexpectedCard
 from demail_hw.interfaces import PinOperation
 from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit
 from demail_hw.tcos.card import PinState, TcosCard
-from demail_hw.tcos.layout import PinName, Profile
+from demail_hw.tcos.layout import PinName, PinSlot, Profile
 from demail_hw.tcos.netkey import NKS
 from demail_hw.tcos.profiles import IDKEY, NETKEY2, NETKEY3
 from demail_hw.tcos.public_key_file import PublicKeyParts
@@ -59,13 +59,8 @@ def verify(card: TcosCard, pin: bytes, deadline: float) -> None:
     card.verify(GLOBAL, PinPermit(_GUARD_KEY, PinOperation.VERIFY, GLOBAL.reference, (Pin(pin),)), deadline=deadline)
 
 
-def test_an_empty_serial_number_is_none() -> None:
-    """What is known of a card's PINs is kept under it."""
-    simulated = open_card("netkey3")
-    simulated.file_system.root.files[0x2F02].content[:] = bytes.fromhex("5a00")
-    connection = SimulatedReader(simulated).connect(deadline=time.monotonic() + 30)
-    with connection.transaction(deadline=time.monotonic() + 30), pytest.raises(UnexpectedCard, match="no serial"):
-        TcosCard(connection, NETKEY3).serial_number(deadline=time.monotonic() + 30)
+def permit(pin: PinSlot) -> PinPermit:
+    return PinPermit(_GUARD_KEY, PinOperation.VERIFY, pin.reference, (Pin(b"123456"),))
 
 
 def test_a_pin_of_an_application_that_the_card_does_not_have_is_absent() -> None:
@@ -101,6 +96,52 @@ def test_a_command_that_fails_leaves_nothing_to_rely_on(refused: int, again: lis
         simulated.log.clear()
         assert len(card.compute_digital_signature(KEY, bytes(51), deadline=deadline)) == 256
         assert simulated.log == again
+
+
+# --- the serial number and EF.PK, as a card gives them
+
+
+@pytest.mark.parametrize("content", ["5a00", "5a0a" + "00" * 10, "5a0a" + "ff" * 10, "5a01ff", "5a0200ff"])
+def test_a_blank_serial_number_is_no_identity(scripted, content: str) -> None:
+    connection = scripted(lambda command: (bytes.fromhex(content) if command[1] == 0xB0 else b"") + b"\x90\x00")
+    with pytest.raises(UnexpectedCard, match="blank") as caught:
+        TcosCard(connection, NETKEY3).serial_number(deadline=DEADLINE)
+    assert caught.value.outcome is Outcome.NOT_SENT
+
+
+@pytest.mark.parametrize("status", ["6a83", "6a82"])
+@pytest.mark.parametrize("record", [1, 2])
+def test_half_a_public_key_is_not_none(scripted, record: int, status: str) -> None:
+    def answer(command: bytes) -> bytes:
+        missing = command[1] == 0xB2 and command[2] == record
+        return bytes.fromhex(status) if missing else b"\x01\x90\x00" if command[1] == 0xB2 else b"\x90\x00"
+
+    with pytest.raises(CardError, match=status.upper()) as caught:
+        TcosCard(scripted(answer), NETKEY3).read_public_key(NKS, KEY.public_key_file, deadline=DEADLINE)
+    assert not isinstance(caught.value, FileNotFound)
+
+
+def test_no_file_is_no_public_key(scripted) -> None:
+    connection = scripted(lambda command: b"\x6a\x82" if command[2] == 0x02 else b"\x90\x00")
+    with pytest.raises(FileNotFound):
+        TcosCard(connection, NETKEY3).read_public_key(NKS, KEY.public_key_file, deadline=DEADLINE)
+
+
+# --- keys that use up their PINs
+
+
+def test_a_signature_uses_up_the_pins_that_open_the_key_alone(scripted) -> None:
+    card = TcosCard(scripted(lambda command: b"\x90\x00"), NETKEY3)
+    for pin in NETKEY3.pins:
+        card.verify(pin, permit(pin), deadline=DEADLINE)
+    card.compute_digital_signature(KEY, b"\xaa", deadline=DEADLINE)
+    assert card.is_verified(GLOBAL)
+    for name in (PinName.SIGG_1, PinName.SIGG_2):
+        pin = NETKEY3.pin(name)
+        card.verify(pin, permit(pin), deadline=DEADLINE)
+    (sigg,) = NETKEY3.keys_opened_by(SIGG_1)
+    card.compute_digital_signature(sigg, b"\xaa", deadline=DEADLINE)
+    assert [pin.name for pin in NETKEY3.pins if card.is_verified(pin)] == [PinName.GLOBAL, PinName.PUK]
 
 
 # --- other cards, by what they are sent

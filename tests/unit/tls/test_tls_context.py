@@ -3,6 +3,7 @@ import ssl
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa, utils
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from demail_hw.errors import AlgorithmNotSupported, CertificateError, Layer, TlsKeyUnsupported
 from demail_hw.identity import Identity, KeyRole
@@ -45,10 +46,13 @@ class PlainEcdsa:
         self.software = software
         self.digests = []
 
-    def sign_digest(self, digest):
+    def compute_digital_signature(self, digest):
         self.digests.append(digest)
         made = self.software.sign(digest, ec.ECDSA(utils.Prehashed(hashes.SHA256())))
         return b"".join(part.to_bytes(32, "big") for part in utils.decode_dss_signature(made))
+
+    def suspect(self):
+        raise AssertionError("it never answers wrong")
 
 
 @pytest.mark.parametrize("version", [TLS12, TLS13])
@@ -188,6 +192,24 @@ def test_one_identity_a_context(root, card_key):
     context = client_context(root.identity(card_key))
     with pytest.raises(ValueError, match="already"):
         attach(context, root.identity(card_key))
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ec"])
+def test_a_context_with_a_key_of_its_own_is_refused_and_left_alone(
+    root, card_key, rsa_key, ec_keys, ca_file, make_server, shake_hands, tmp_path, kind
+):
+    own = rsa_key if kind == "rsa" else ec_keys["secp256r1"]
+    certificate = root.issue("its own", own.public_key())
+    (tmp_path / "own.pem").write_bytes(
+        own.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + certificate.public_bytes(Encoding.PEM)
+    )
+    context = ssl.create_default_context(cafile=ca_file)
+    context.load_cert_chain(tmp_path / "own.pem")
+    with pytest.raises(ValueError, match="already"):
+        attach(context, root.identity(card_key))
+    assert attached_key(context) is None
+    assert subject(shake_hands(context, make_server())) == ((("commonName", "its own"),),)
+    assert card_key.calls == []
 
 
 def test_a_servers_context_is_refused(root, card_key):

@@ -182,7 +182,7 @@ def test_it_is_where_a_user_finds_it(path: pathlib.Path) -> None:
     ):
         assert provider.identities()
     trace = read_trace(path)
-    assert (trace.reader, trace.serial) == ("Simulated reader with a netkey3 card", "SIM-NETKEY3")
+    assert (trace.reader, trace.serial) == ("Simulated reader with the card netkey3", "SIM-NETKEY3")
     assert trace.atr == ATR
     assert len(trace.entries) > 10
 

@@ -91,7 +91,7 @@ def delete_file(card: CardState, command: CommandApdu) -> ResponseApdu:
     file = card.directory.child(int.from_bytes(data, "big"))
     card.require(file.rules.delete)
     card.file_system.delete(card.directory, file)
-    card.enter(card.directory)
+    card.file = None
     return DONE
 
 

@@ -3,7 +3,8 @@
 A secret that is followed by a new one has no length of its own: the card knows how long it must be.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
@@ -49,11 +50,26 @@ def _run(variants: Mapping[int, _Variant], card: CardState, command: CommandApdu
 
 
 def _verify(card: CardState, pin: CardPin, candidate: bytes) -> None:
+    _compare(card, pin, candidate)
+    card.verified.add(pin)
+
+
+def _compare(card: CardState, pin: CardPin, candidate: bytes) -> None:
+    """:class:`Refused` with 6700 for what no PIN can be, at no cost; else as :meth:`CardPin.verify`."""
     if not MINIMUM_LENGTH <= len(candidate) <= pin.maximum:
         raise Refused(StatusWord.WRONG_LENGTH)
-    card.verified.discard(pin)
-    pin.verify(candidate)
-    card.verified.add(pin)
+    with _closed_by_a_wrong_one(card, pin):
+        pin.verify(candidate)
+
+
+@contextlib.contextmanager
+def _closed_by_a_wrong_one(card: CardState, pin: CardPin) -> Iterator[None]:
+    """A wrong secret closes what the right one opened."""
+    try:
+        yield
+    except Refused:
+        card.verified.discard(pin)
+        raise
 
 
 def _change(card: CardState, pin: CardPin, command: CommandApdu) -> None:
@@ -78,7 +94,7 @@ def _reset_with_both(card: CardState, pin: CardPin, command: CommandApdu) -> Non
 
 def _reset_with_puk(card: CardState, pin: CardPin, command: CommandApdu) -> None:
     candidate = require_field(command)
-    _puk(card, pin).verify(candidate)
+    _compare(card, _puk(card, pin), candidate)
     pin.restore_tries()
 
 
@@ -99,11 +115,8 @@ def _split(card: CardState, known: CardPin, pin: CardPin, command: CommandApdu) 
     data = require_field(command)
     if not known.shortest + MINIMUM_LENGTH <= len(data) <= known.maximum + pin.maximum:
         raise Refused(StatusWord.WRONG_LENGTH)
-    try:
+    with _closed_by_a_wrong_one(card, known):
         return known.split(data)
-    except Refused:
-        card.verified.discard(known)
-        raise
 
 
 def _puk(card: CardState, pin: CardPin) -> CardPin:

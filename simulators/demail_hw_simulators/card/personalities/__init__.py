@@ -1,5 +1,6 @@
 """The cards that can be simulated, by name. What they are like is said in the TOML files here (README.md)."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from cryptography import x509
 from demail_hw.identity import PrivateKey
 from demail_hw_simulators.card.build import build_card, load_card_key
 from demail_hw_simulators.card.card import SimulatedTcosCard
+from demail_hw_simulators.card.key_names import KeyName
 from demail_hw_simulators.card.personality import Personality
 from demail_hw_simulators.card.personality_file import load_personality, own_personality
 
@@ -66,19 +68,37 @@ def find_personality(name: str) -> Personality:
     return load_personality(_FILES[name])
 
 
-def open_card(name: str) -> SimulatedTcosCard:
-    """A new card of a personality; names and errors as in :func:`find_personality`."""
-    return build_card(find_personality(name))
+def open_card(
+    name: str,
+    *,
+    seed: int | None = None,
+    keeps_local_pins: bool | None = None,
+    keeps_environment: bool | None = None,
+) -> SimulatedTcosCard:
+    """A new card of a personality; names and errors as in :func:`find_personality`.
+
+    ``seed``: as in :func:`build_card`. ``keeps_local_pins``, ``keeps_environment``: another dialect than the
+    personality's (:class:`~demail_hw_simulators.card.dialect.Dialect`), where nobody knows what a real card does.
+    """
+    personality = find_personality(name)
+    dialect = personality.dialect
+    dialect = dataclasses.replace(
+        dialect,
+        keeps_local_pins=dialect.keeps_local_pins if keeps_local_pins is None else keeps_local_pins,
+        keeps_environment=dialect.keeps_environment if keeps_environment is None else keeps_environment,
+    )
+    return build_card(dataclasses.replace(personality, dialect=dialect), seed=seed)
 
 
 def netkey3(
     *,
     iccsn: str | None = None,
-    keys: Mapping[int, PrivateKey] | None = None,
-    certificates: Mapping[int, x509.Certificate] | None = None,
+    keys: Mapping[KeyName, PrivateKey] | None = None,
+    certificates: Mapping[KeyName, x509.Certificate] | None = None,
+    seed: int | None = None,
 ) -> SimulatedTcosCard:
     """A TeleSec NetKey 3 card in use; options as in :func:`build_card`."""
-    return build_card(load_personality("netkey3"), iccsn=iccsn, keys=keys, certificates=certificates)
+    return build_card(load_personality("netkey3"), iccsn=iccsn, keys=keys, certificates=certificates, seed=seed)
 
 
 def netkey3_fresh() -> SimulatedTcosCard:

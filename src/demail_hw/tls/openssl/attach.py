@@ -47,11 +47,14 @@ def attach_key(
     """Make ``private_key`` the client key of a context. ``chain``: what is sent after the certificate.
     A context for which this fails is of no more use.
 
-    Errors: :class:`~demail_hw.errors.TlsKeyUnsupported`; :class:`~demail_hw.errors.CertificateError` if OpenSSL
-    refuses a certificate or the pair.
+    Errors: ``ValueError`` if it has one already; :class:`~demail_hw.errors.TlsKeyUnsupported`;
+    :class:`~demail_hw.errors.CertificateError` if OpenSSL refuses a certificate or the pair.
     """
     provider = SHARED_PROVIDER.get()
     pointer = ssl_ctx_of(context, provider.library)
+    # Wherever it came from: load_cert_chain() leaves no trace in Python's object.
+    if provider.library.functions.SSL_CTX_get0_certificate(pointer):
+        raise ValueError("this context has a key already; make another context")
     provider.failures.clear()
     with provider.failures.catching():
         key, pkey = provider.new_evp_pkey(private_key)

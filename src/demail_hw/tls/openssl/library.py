@@ -45,6 +45,7 @@ _PROTOTYPES: Final = {
     "X509_free": (None, (_pointer,)),
     "SSL_CTX_get_options": (ctypes.c_uint64, (_pointer,)),
     "SSL_CTX_get_verify_mode": (_int, (_pointer,)),
+    "SSL_CTX_get0_certificate": (_pointer, (_pointer,)),
     "SSL_CTX_use_certificate_ASN1": (_int, (_pointer, _int, _text)),
     "SSL_CTX_use_PrivateKey": (_int, (_pointer, _pointer)),
     "SSL_CTX_check_private_key": (_int, (_pointer,)),
