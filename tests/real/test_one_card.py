@@ -91,12 +91,12 @@ def test_the_certificates(opensc: OpenSc, scdaemon: Callable[[], Scdaemon]) -> N
 
 
 def test_the_pin_counters(card: SimulatedTcosCard, opensc: OpenSc, scdaemon: Callable[[], Scdaemon]) -> None:
-    opensc.bad("pkcs15-tool", "--verify-pin", "--auth-id", "01", "--pin", "999999")
     with ours(b"888888") as provider:
         # Ours spends one, and no second.
         for expected in (PinIncorrect, PinRefused):
             with pytest.raises(expected):
                 sign(provider, KeyRole.SIGNATURE)
+    opensc.bad("pkcs15-tool", "--verify-pin", "--auth-id", "01", "--pin", "999999")
     with scdaemon() as gnupg:
         gnupg.need("SERIALNO")
         theirs = gnupg.pin_status()
