@@ -41,9 +41,12 @@ def open_provider(
     ``"credential:demail-pin"``, a :class:`~demail_hw.secrets.PinSource`, or a function that returns the PIN's bytes.
     ``which``: the PIN to use; it decides which keys there are, the NetKey keys or the SigG key.
 
-    Errors: ``ValueError`` for a malformed address; any :class:`~demail_hw.errors.HardwareError` on the way.
+    Errors: ``ValueError`` for a malformed address or an unknown ``which``; any
+    :class:`~demail_hw.errors.HardwareError` on the way.
     """
-    source, pin_name = _pin_source(pin), PinName(which)
+    if not isinstance(uri, Address | str):
+        raise TypeError("the address is an Address, or its text such as 'usbip://HOST/'")
+    source, pin_name = _pin_source(pin), _pin_name(which)
     session = CardSession.open(uri, timeouts=timeouts)
     with contextlib.ExitStack() as guard:
         guard.callback(session.close)
@@ -60,6 +63,13 @@ def _pin_source(pin: PinSource | str | Callable[[], Buffer] | None) -> PinSource
     if callable(pin):
         return CallablePinSource(pin)
     raise TypeError("pin is a PIN source, its text such as 'file:PATH', or a function; never the PIN itself")
+
+
+def _pin_name(which: PinName | str) -> PinName:
+    try:
+        return PinName(which)
+    except ValueError:  # its text repeats what was given, which may be a PIN in the wrong place
+        raise ValueError(f"which is one of these: {', '.join(name.value for name in PinName)}") from None
 
 
 class _CardOperation(Protocol):
@@ -188,7 +198,7 @@ class TcosKeyProvider:
             raise found.with_traceback(None)  # it is kept: without this, it would grow with each call
         raise KeyNotFound(
             f"The PIN {self._which.value} opens no {role.value} key on this card.",
-            remedy="Name another PIN (which= or --which).",
+            remedy=_remedy_for(self._session.card.profile, role),
         )
 
     def close(self) -> None:
@@ -213,6 +223,13 @@ def _pin_of(profile: Profile, name: PinName) -> PinSlot:
             f"This {profile.name} card has no PIN {name.value}, and so no key that it opens.",
             remedy=f"Name one that it has (which= or --which): {names}.",
         ) from None
+
+
+def _remedy_for(profile: Profile, role: KeyRole) -> str:
+    names = [pin.name.value for pin in profile.pins if role in {key.role for key in profile.keys_opened_by(pin)}]
+    if not names:
+        return f"A {profile.name} card has no such key that can be used here: take another card."
+    return f"Name a PIN that opens one (which= or --which): {', '.join(names)}."
 
 
 def _warn_of_weak_keys(identities: Sequence[Identity]) -> None:
