@@ -60,8 +60,8 @@ def _group(verbose: bool) -> None:
     pcsc:'Identiv*'       by name or pattern
     sim:netkey3           a simulated card
 
-    After it ?card=ICCSN and ?reader=SERIAL choose among several and refuse any other; pcsc:?share=shared lets other programs
-    use the card beside this one.
+    After it ?card=ICCSN and ?reader=SERIAL choose among several and refuse any other; pcsc:?share=shared lets other
+    programs use the card beside this one.
 
     \b
     Exit codes: 0 done, 1 internal, 2 usage, 3 not found, 4 card or reader, 5 PIN,
