@@ -35,8 +35,8 @@ __all__ = ["PcscReaders"]
 _UNKNOWN: Final = Occupancy(card=None, in_use=None)
 _CARD: Final = {True: "card", False: "no card", None: "card not known"}
 _NAME_ONE: Final = (
-    "Name one in the address, quoted in a shell: 'pcsc:NAME', with * for a part of it; demail-hw readers pcsc: lists "
-    "them."
+    "Name one in the address, quoted in a shell: 'pcsc:NAME', with * for a part of it, or the card with ?card=ICCSN; "
+    "demail-hw readers pcsc: lists them."
 )
 
 

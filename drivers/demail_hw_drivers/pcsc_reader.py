@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 from demail_hw.errors import CardRemoved, DeadlineExceeded, DeviceLost, HardwareError, Layer, Outcome, ReaderBusy
 from demail_hw.interfaces import Buffers, CardLimits, Deadline, ShareMode
+from demail_hw.lost_connection import CLOSED, LostConnection
 from demail_hw.transaction_lock import TransactionLock
 from demail_hw_drivers.pcsc_calls import CallThread
 from demail_hw_drivers.pcsc_card import PcscCard
@@ -108,21 +109,20 @@ class PcscConnection:
 
     PC/SC's calls have no deadline, so they are made in a thread of their own. One that is not back in time, and
     anything else that goes wrong between us and the card, ends the connection: :class:`~demail_hw.errors.CardRemoved`
-    is raised from then on, nothing was sent, and a new connection is needed. Only another program's reset does not:
-    the epoch has changed then.
+    is raised from then on, or :class:`~demail_hw.errors.DeviceLost` if it was lost with service or reader; nothing
+    was sent, and a new connection is needed. Only another program's reset does not: the epoch has changed then.
     """
 
     def __init__(self, card: PcscCard, lock: TransactionLock, *, deadline: Deadline) -> None:
         self._card = card
         self._lock = lock
         self._shared = card.share is Share.SHARED
-        self._alive = True
-        self._buried = 0
+        self._gone: LostConnection | None = None
         self._thread = CallThread("PC/SC card", at_end=card.release)
         try:
             self._call(card.open, deadline=deadline, late=_busy)
-        except BaseException:
-            self._bury()
+        except BaseException as error:
+            self._bury(LostConnection.by(error))
             raise
 
     @property
@@ -138,12 +138,12 @@ class PcscConnection:
     @property
     def epoch(self) -> int:
         """Changes with every reset, with every transaction where the card is shared, and when the card is lost."""
-        return self._card.epoch + self._buried
+        return self._card.epoch + (not self.alive)
 
     @property
     def alive(self) -> bool:
         """False after the card was lost, and after :meth:`close`."""
-        return self._alive
+        return self._gone is None
 
     @property
     def reader_serial(self) -> str | None:
@@ -182,16 +182,18 @@ class PcscConnection:
 
         Errors: :class:`~demail_hw.errors.DeviceLost` in a process that was forked meanwhile: it is not for it to say.
         """
-        if self._alive:
+        if self.alive:
             self._thread.check_process()
             with contextlib.suppress(CardRemoved, DeviceLost):
                 self._call(self._card.look, deadline=deadline, late=_busy)
-        return self._alive
+        return self.alive
 
     def close(self) -> None:
         """Let the card go, and with it what was verified. Never raises; closing twice is allowed."""
-        if self._alive:
-            self._bury()
+        alive = self.alive
+        self._gone = CLOSED
+        if alive:
+            self._end_thread()
 
     @contextlib.contextmanager
     def _shared_transaction(self, deadline: Deadline) -> Iterator[None]:
@@ -205,35 +207,35 @@ class PcscConnection:
 
     def _end(self) -> None:
         """What was done in the transaction is done: that it cannot be ended is said by the next one."""
-        if self._alive and self._card.in_transaction:
+        if self.alive and self._card.in_transaction:
             try:
                 self._call(self._card.end, deadline=_grace(), late=_busy)
-            except HardwareError:
+            except HardwareError as error:
                 # It may still be ours, and keep others out: giving the card back ends it for certain.
-                if self._alive:
-                    self._bury()
+                if self.alive:
+                    self._bury(LostConnection.by(error))
 
     def _call(
         self, function: Callable[[], _Result], *, deadline: Deadline, late: Callable[[], DeadlineExceeded]
     ) -> _Result:
         try:
             return self._thread.call(function, deadline=deadline, late=late)
-        finally:
+        except BaseException as error:
             if self._thread.lost or not self._card.sound:
-                self._bury()
+                self._bury(LostConnection.by(error))
+            raise
 
     def _check_alive(self) -> None:
-        if not self._alive:
-            raise CardRemoved(
-                "The connection to the card was lost or closed before.",
-                outcome=Outcome.NOT_SENT,
-                remedy="Open the provider anew.",
-            )
+        if self._gone is not None:
+            raise self._gone.error()
 
-    def _bury(self) -> None:
+    def _bury(self, why: LostConnection) -> None:
+        """From now on this is said, unless something was said before."""
+        self._gone = self._gone or why
+        self._end_thread()
+
+    def _end_thread(self) -> None:
         """The thread gives the card back when it ends; that is waited for, unless it hangs."""
-        self._alive = False
-        self._buried = 1
         self._thread.end(deadline=_grace())
 
 

@@ -101,13 +101,13 @@ def list_devices(address: Address, *, deadline: Deadline) -> Sequence[DevlistEnt
 def _find(address: Address, deadline: Deadline) -> UsbIpTransport:
     if address.bus_id is not None:
         return _import(address, address.bus_id, deadline)
-    entries = list_devices(address, deadline=deadline)
-    if address.serial is not None:
-        return _find_serial(address, address.serial, entries, deadline)
-    if address.selector and address.vendor_product is None:
+    if address.selector and address.serial is None and address.vendor_product is None:
         raise ConfigurationError(
             f"{address.selector!r} names no USB device.", remedy="Use serial=..., VID:PID, a bus id, or nothing."
         )
+    entries = list_devices(address, deadline=deadline)
+    if address.serial is not None:
+        return _find_serial(address, address.serial, entries, deadline)
     matching = [entry for entry in entries if _is_reader(entry) and _can_mean(address, entry)]
     if len(matching) == 1:
         return _import(address, matching[0].device.bus_id, deadline)
@@ -145,9 +145,7 @@ def _import(address: Address, bus_id: str, deadline: Deadline) -> UsbIpTransport
 
 def _wire(address: Address, deadline: Deadline) -> Wire:
     if not address.host:
-        raise ConfigurationError(
-            f"{str(address)!r} names no USB server.", remedy="Write usbip://HOST/ and what follows."
-        )
+        raise ConfigurationError("The address names no USB server.", remedy="Write usbip://HOST/ and what follows.")
     return Wire(open_connection(address.host, address.port or DEFAULT_PORT, deadline=deadline))
 
 
@@ -217,7 +215,8 @@ def _not_one(what: str, entries: Sequence[DevlistEntry]) -> DeviceNotFound:
         )
     return DeviceNotFound(
         f"The USB server has {what}; it lists {listed}.",
-        remedy="Name one reader in the address. A reader that somebody uses is not listed.",
+        remedy="Name one reader in the address, or the card with ?card=ICCSN. A reader that somebody uses is not "
+        "listed.",
     )
 
 

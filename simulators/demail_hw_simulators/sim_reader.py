@@ -10,8 +10,9 @@ from contextlib import AbstractContextManager
 from typing import Final
 
 from demail_hw.address import Address
-from demail_hw.errors import CardRemoved, ConfigurationError, DeadlineExceeded, Layer, NoCard, Outcome, ReaderBusy
+from demail_hw.errors import ConfigurationError, DeadlineExceeded, Layer, NoCard, Outcome, ReaderBusy
 from demail_hw.interfaces import Buffers, CardLimits, Deadline, ReaderInfo, ShareMode, Timeouts
+from demail_hw.lost_connection import CLOSED, LostConnection
 from demail_hw.transaction_lock import TransactionLock
 from demail_hw_simulators.card.personalities import PERSONALITIES, open_card
 from demail_hw_simulators.interfaces import SimulatedCard
@@ -63,8 +64,8 @@ class SimulatedReader:
             card, self._card = self._card, None
             if card is None:
                 raise RuntimeError("there is no card in the slot")
-            if self._connection is not None:
-                self._connection.lose()
+            if self._connection is not None and self._connection.alive:
+                self._connection.lose(LostConnection.by())
             self._changed.notify_all()
         return card
 
@@ -108,13 +109,13 @@ class SimulatedReader:
 class SimulatedConnection:
     """A powered simulated card; a :class:`~demail_hw.interfaces.CardConnection`."""
 
-    __slots__ = ("_alive", "_atr", "_card", "_epoch", "_lock")
+    __slots__ = ("_atr", "_card", "_epoch", "_gone", "_lock")
 
     def __init__(self, card: SimulatedCard, lock: TransactionLock) -> None:
         self._card = card
         self._lock = lock
         self._epoch = 0
-        self._alive = True
+        self._gone: LostConnection | None = None
         self._atr = card.power_on()
 
     @property
@@ -135,7 +136,7 @@ class SimulatedConnection:
     @property
     def alive(self) -> bool:
         """False after the card was taken out, and after :meth:`close`."""
-        return self._alive
+        return self._gone is None
 
     def transaction(self, *, deadline: Deadline) -> AbstractContextManager[object]:
         """Have the card alone to the end of the ``with`` block."""
@@ -148,8 +149,8 @@ class SimulatedConnection:
         """
         if not self._lock.held:
             raise RuntimeError("a card command needs a transaction of this thread")
-        if not self._alive:
-            raise _lost()
+        if self._gone is not None:
+            raise self._gone.error()
         if time.monotonic() >= deadline:
             raise _over("The deadline was over before the command was sent.")
         apdu = b"".join(command)
@@ -160,21 +161,22 @@ class SimulatedConnection:
     def reset(self, *, deadline: Deadline) -> None:
         """Power the card off and on again; the epoch changes."""
         with self._lock.alone(deadline=deadline):
-            if not self._alive:
-                raise _lost()
+            if self._gone is not None:
+                raise self._gone.error()
             self._epoch += 1
             self._card.power_off()
             self._atr = self._card.power_on()
 
-    def lose(self) -> None:
-        """The card was taken out. It forgets everything when it is powered the next time."""
-        self._alive = False
+    def lose(self, why: LostConnection) -> None:
+        """It is gone. A card that was taken out forgets everything when it is powered the next time."""
+        self._gone = why
         self._epoch += 1
 
     def close(self) -> None:
         """Power the card off and let it go. Never raises; closing twice is allowed."""
-        if self._alive:
-            self.lose()
+        alive = self.alive
+        self.lose(CLOSED)
+        if alive:
             self._card.power_off()
 
 
@@ -204,7 +206,8 @@ def _personality(address: Address) -> str:
     if name not in PERSONALITIES:
         raise ConfigurationError(
             f"There is no simulated card {name!r}.",
-            remedy=f"Use one of these: {', '.join(f'sim:{known}' for known in PERSONALITIES)}.",
+            remedy=f"Use one of these: {', '.join(f'sim:{known}' for known in PERSONALITIES)}. "
+            "A file of your own goes with demail-hw simulate ... --personality FILE.toml only.",
         )
     return name
 
@@ -216,12 +219,6 @@ def _info(name: str) -> ReaderInfo:
         serial=f"SIM-{name.upper()}",
         card=True,
         in_use=False,
-    )
-
-
-def _lost() -> CardRemoved:
-    return CardRemoved(
-        "The connection to the card was lost before.", remedy="Open the provider anew.", outcome=Outcome.NOT_SENT
     )
 
 

@@ -7,11 +7,12 @@
     pcsc:NAME-OR-GLOB                   a reader of the PC/SC service: the only reader, or the only one with a card
     sim:PERSONALITY                     a simulated card, in process
     replay:FILE                         a recorded card in the place of a real one
-    ...?card=ICCSN                      refuse any other card
+    ...?card=ICCSN                      of several readers, the one with this card; and refuse any other card
     ...?reader=SERIAL                   refuse any other reader
     ...?share=shared                    let others use the card beside us (only pcsc: takes it); else exclusive
 
-A bus id names a socket of the USB server and not a reader: it is not an identity.
+A bus id names a socket of the USB server and not a reader: it is not an identity. An ICCSN is the serial number that
+``card info`` shows, 20 digits as a rule; blanks in it do not count.
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ __all__ = ["Address"]
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+]*")
 _VID_PID = re.compile(r"([0-9a-fA-F]{4}):([0-9a-fA-F]{4})")
 _BUS_ID = re.compile(r"[0-9]+-[0-9]+(\.[0-9]+)*")
+_ICCSN = re.compile(r"([0-9A-F]{2})+")
 _QUERY_KEYS = frozenset({"card", "reader", "share"})
 _SHARE_MODES = frozenset({"exclusive", "shared"})
 
@@ -56,7 +58,7 @@ class Address:
         return cls(
             scheme=scheme.lower(),
             host=parts.hostname or "",
-            port=parts.port,
+            port=_port(text, parts),
             selector=urllib.parse.unquote(parts.path.lstrip("/") if parts.netloc else parts.path),
             card=query.get("card"),
             reader=query.get("reader"),
@@ -89,6 +91,13 @@ class Address:
         )
 
 
+def _port(text: str, parts: urllib.parse.SplitResult) -> int | None:
+    try:
+        return parts.port
+    except ValueError:
+        raise ValueError(f"{text!r}: the port is no number up to 65535") from None
+
+
 def _parse_query(text: str, query: str) -> dict[str, str]:
     """What is demanded: each key once, and never nothing, as an empty variable in a script would have it."""
     pairs = urllib.parse.parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
@@ -100,4 +109,16 @@ def _parse_query(text: str, query: str) -> dict[str, str]:
         raise ValueError(f"{text!r}: a parameter is empty or stands there twice")
     if demands.get("share", "exclusive") not in _SHARE_MODES:
         raise ValueError(f"{text!r}: share is exclusive or shared")
+    if "card" in demands:
+        demands["card"] = _iccsn(text, demands["card"])
     return demands
+
+
+def _iccsn(text: str, value: str) -> str:
+    number = "".join(value.split()).upper()
+    if not _ICCSN.fullmatch(number):
+        raise ValueError(
+            f"{text!r}: card is the serial number that demail-hw card info shows of a card, as a rule 20 digits; "
+            "they are hexadecimal, two for each byte"
+        )
+    return number

@@ -10,7 +10,7 @@
     |                         PinIncorrect(.retries_left) PinBlocked PinNotInitialized SecurityStatus
     |                         FileNotFound UnexpectedCard UnknownCard
     +-- KeyProviderError      KeyNotFound AlgorithmNotSupported PinRequired PinRefused CertificateError
-    |                         SignatureInvalid DecryptionFailed
+    |                         SignatureInvalid DecryptionFailed WrongRecipient (a KeyNotFound)
     +-- ProtocolViolation     the peer broke the standard
     +-- DeadlineExceeded      the time that the caller gave is over
     +-- GatewayError          (.finding) TLS and HTTP findings of the De-Mail connector
@@ -62,6 +62,7 @@ __all__ = [
     "TransportError",
     "UnexpectedCard",
     "UnknownCard",
+    "WrongRecipient",
 ]
 
 
@@ -278,6 +279,10 @@ class KeyProviderError(HardwareError):
 
 class KeyNotFound(KeyProviderError):
     """The provider has no such key."""
+
+
+class WrongRecipient(KeyNotFound):
+    """The message is encrypted for other keys."""
 
 
 class AlgorithmNotSupported(KeyProviderError):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+from typing import NoReturn
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -18,6 +19,10 @@ class KeyRole(enum.Enum):
     SIGNATURE = "signature"
     ENCRYPTION = "encryption"
     AUTHENTICATION = "authentication"
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise ValueError(f"there is no key role {value!r}; there are: {', '.join(role.value for role in cls)}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -223,6 +223,10 @@ class CardLock(Protocol):
 class CardConnection(Protocol):
     """A powered card.
 
+    Once it was lost, every further call raises the same kind of error, with the same ``transient``:
+    :class:`~demail_hw.errors.CardRemoved`, or :class:`~demail_hw.errors.DeviceLost` if it went with the reader. After
+    :meth:`close` it is ``CardRemoved``. Nothing was sent then.
+
     No command outside a transaction: selected file, security environment and PIN state are a hidden global of
     the card, and belong to whoever holds the transaction.
     """

@@ -5,7 +5,7 @@ import pathlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import pytest
 
@@ -98,6 +98,10 @@ class Bench:
         self._slot.remove()
         self._slot.insert(self.card)
 
+    def unplug(self) -> None:
+        """The reader goes away; where there is none to unplug, the card."""
+        self.remove()
+
     def is_off(self) -> bool:
         """Has the card no power?"""
         return not self.card.powered
@@ -113,6 +117,17 @@ class Bench:
         return time.monotonic() + 0.05
 
 
+class PluggedBench(Bench):
+    """With a cable, or a server, that can go away."""
+
+    def __init__(self, reader: Reader, slot: Slot, card: ScriptedCard, unplug: Callable[[], None]) -> None:
+        super().__init__(reader, slot, card)
+        self._unplug = unplug
+
+    def unplug(self) -> None:
+        self._unplug()
+
+
 @contextlib.contextmanager
 def in_process() -> Iterator[Bench]:
     card = ScriptedCard()
@@ -125,8 +140,9 @@ def in_process() -> Iterator[Bench]:
 def ccid() -> Iterator[Bench]:
     card = ScriptedCard()
     device = SimulatedUsbReader(card, serial=SERIAL)
-    reader = CcidReader(LoopbackTransport(device), lock=TransactionLock(), grace=Bench.soon)
-    yield Bench(reader, device, card)
+    cable = LoopbackTransport(device)
+    reader = CcidReader(cable, lock=TransactionLock(), grace=Bench.soon)
+    yield PluggedBench(reader, device, card, cable.close)
     reader.close()
 
 
@@ -136,8 +152,15 @@ def usbip() -> Iterator[Bench]:
     device = SimulatedUsbReader(card, serial=SERIAL)
     with UsbIpServer([device], port=0) as server:
         reader = open_reader(f"usbip://127.0.0.1:{server.port}/", timeouts=Timeouts(connect=20))
-        yield Bench(reader, device, card)
+        yield PluggedBench(reader, device, card, server.close)
         reader.close()
+
+
+class Service(NamedTuple):
+    """A PC/SC service, and its first slot."""
+
+    pcscd: PrivatePcscd
+    slot: VpcdSlot
 
 
 class PcscBench(Bench):
@@ -146,8 +169,9 @@ class PcscBench(Bench):
     serial = None
     limits = CardLimits(extended=True, max_command=65535, max_response=65535)
 
-    def __init__(self, reader: Reader, slot: VpcdSlot, card: ScriptedCard, client: PcscClient) -> None:
-        super().__init__(reader, slot, card)
+    def __init__(self, reader: Reader, service: Service, card: ScriptedCard, client: PcscClient) -> None:
+        super().__init__(reader, service.slot, card)
+        self._service = service
         self._client = client
         self.confused = False
 
@@ -163,25 +187,29 @@ class PcscBench(Bench):
         super().replace_unseen()
         self.confused = True
 
+    def unplug(self) -> None:
+        """The service ends as in a crash; the next one is there at once."""
+        self._service.pcscd.kill()
+        self._service.pcscd.start()
+
     def is_off(self) -> bool:
         return self.card.wait_until_off()
 
 
 @pytest.fixture(scope="module")
-def virtual_slot(
-    pytestconfig: pytest.Config, tool: Callable[[str], str], pcscd_folder: pathlib.Path
-) -> Iterator[VpcdSlot]:
-    """The first slot of a PC/SC service, which has nothing to do and need not start anew for each test."""
+def service(pytestconfig: pytest.Config, tool: Callable[[str], str], pcscd_folder: pathlib.Path) -> Iterator[Service]:
+    """It has nothing to do, and need not start anew for each test."""
     require_pyscard(pytestconfig)
     program, library = tool("pcscd"), tool("/usr/lib/pcsc/drivers/serial/libifdvpcd.so")
     tool("unshare")
     with PrivatePcscd(pcscd_folder, program=program, library=pathlib.Path(library)) as pcscd:
-        yield pcscd.slot(None)
+        yield Service(pcscd, pcscd.slot(None))
 
 
 @contextlib.contextmanager
-def pcsc(slot: VpcdSlot) -> Iterator[Bench]:
+def pcsc(service: Service) -> Iterator[Bench]:
     """Starts with a card that PC/SC has seen, and taken the power from."""
+    slot = service.slot
     with PcscClient() as client:
         if slot.card is None:
             slot.insert(ScriptedCard())
@@ -191,7 +219,7 @@ def pcsc(slot: VpcdSlot) -> Iterator[Bench]:
         assert card.wait_until_off()
         card.forget()
         reader = open_reader(f"pcsc:{READERS[0]}", timeouts=Timeouts(connect=20))
-        bench = PcscBench(reader, slot, card, client)
+        bench = PcscBench(reader, service, card, client)
         yield bench
         reader.close()
         if bench.confused and slot.card is not None:
@@ -201,7 +229,7 @@ def pcsc(slot: VpcdSlot) -> Iterator[Bench]:
             slot.wait_until_asked(deadline=Bench.soon())
 
 
-NEEDS: dict[Callable[..., contextlib.AbstractContextManager[Bench]], str] = {pcsc: "virtual_slot"}
+NEEDS: dict[Callable[..., contextlib.AbstractContextManager[Bench]], str] = {pcsc: "service"}
 
 
 @pytest.fixture(params=[in_process, ccid, usbip, pcsc], ids=lambda opener: opener.__name__)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from demail_hw.errors import CardRemoved, DeadlineExceeded, Layer, Outcome
+from demail_hw.errors import CardRemoved, DeadlineExceeded, DeviceLost, HardwareError, Layer, Outcome
 from demail_hw.interfaces import CardConnection
 
 if TYPE_CHECKING:
@@ -179,6 +179,27 @@ def test_removed_card_is_lost_for_good(bench: "Bench", connection: CardConnectio
     assert bench.card.commands == []
 
 
+@pytest.mark.parametrize("loss", ["remove", "unplug"])
+def test_lost_connection_says_the_same_each_time(bench: "Bench", connection: CardConnection, loss: str) -> None:
+    """Whoever tries it again must not be told something else then."""
+    assert transmit(bench, connection, *SELECT) == OK
+    getattr(bench, loss)()
+    errors = [refusal(bench, connection) for _ in range(3)]
+    with pytest.raises((CardRemoved, DeviceLost)) as caught:
+        connection.reset(deadline=bench.soon())
+    errors.append(caught.value)
+    assert len({(type(error), error.transient) for error in errors}) == 1
+    assert {error.outcome for error in errors[1:]} == {Outcome.NOT_SENT}
+    connection.close()
+    assert "was closed" in refusal(bench, connection).message
+
+
+def refusal(bench: "Bench", connection: CardConnection) -> HardwareError:
+    with pytest.raises((CardRemoved, DeviceLost)) as caught:
+        transmit(bench, connection, *SELECT)
+    return caught.value
+
+
 def test_card_that_was_swapped_unseen_gets_no_command(bench: "Bench", connection: CardConnection) -> None:
     bench.replace_unseen()
     with pytest.raises(CardRemoved):
@@ -201,9 +222,9 @@ def test_closed_connection_sends_nothing(bench: "Bench", connection: CardConnect
     connection.close()
     connection.close()
     assert bench.is_off()
-    with pytest.raises(CardRemoved) as caught:
+    with pytest.raises(CardRemoved, match=r"^The connection to the card was closed\.") as caught:
         transmit(bench, connection, *SELECT)
-    assert caught.value.outcome is Outcome.NOT_SENT
+    assert (caught.value.outcome, caught.value.remedy) == (Outcome.NOT_SENT, "Open the provider anew.")
     assert bench.card.commands == []
 
 

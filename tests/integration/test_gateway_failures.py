@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from demail_hw import open_provider
 from demail_hw.errors import CardRemoved, ConfigurationError, GatewayError, HardwareError, Outcome
 from demail_hw.gateway import Finding, ProbeResult, probe, probe_over
 from demail_hw.identity import Identity, KeyRole
@@ -215,6 +216,21 @@ def test_a_gateway_of_tls13_alone_and_a_key_without_pss(finding_of: Callable[...
     assert "tls_1_2; the key cannot sign with RSA-PSS" in error.message
     assert "TLS 1.2 enabled" in error.remedy
     assert pkcs1.signatures == 0
+
+
+def test_an_ec_key_and_the_curve_of_the_profile(
+    finding_of: Callable[..., GatewayError], cafile: pathlib.Path
+) -> None:
+    """Without TLS 1.3 it is refused before the card is asked for anything: there is no PIN."""
+    with open_provider("sim:signature-card-v2") as provider, SimulatedGateway() as gateway:
+        error = finding_of(gateway.url, who=provider.identity(KeyRole.AUTHENTICATION))
+    assert error.finding == Finding.KEY_CURVE
+    assert "is on the curve secp256r1, and in TLS 1.2 the profile 'demail' takes" in error.message
+    with (
+        open_provider("sim:signature-card-v2", pin=lambda: b"123456") as provider,
+        SimulatedGateway(mode=TlsMode.TLS13) as gateway,
+    ):
+        assert probe(provider.identity(KeyRole.AUTHENTICATION), gateway.url, cafile=cafile).tls_version == "TLSv1.3"
 
 
 def test_a_gateway_that_wants_pss_and_a_key_without(

@@ -68,8 +68,8 @@ def in_thread(act: Callable[[], object]) -> Callable[[], object]:
     return result
 
 
-def assert_dead(connection: CardConnection) -> None:
-    with pytest.raises(CardRemoved) as caught:
+def assert_dead(connection: CardConnection, kind: type[HardwareError] = CardRemoved) -> None:
+    with pytest.raises(kind) as caught:
         transmit(connection)
     assert caught.value.outcome is Outcome.NOT_SENT
 
@@ -337,7 +337,7 @@ def test_pcscd_was_restarted(wire: Wire, end: str, share: ShareMode) -> None:
     wire.pcscd.start()
     with pytest.raises(DeviceLost):
         transmit(connection)
-    assert_dead(connection)
+    assert_dead(connection, DeviceLost)
     wire.reader.wait_for_card(True, deadline=soon())
     assert transmit(wire.connect(share)) == OK
 
@@ -351,7 +351,7 @@ def test_pcscd_dies_in_the_middle_of_a_command(wire: Wire) -> None:
     error = result()
     assert isinstance(error, DeviceLost)
     assert error.outcome is Outcome.UNKNOWN
-    assert_dead(connection)
+    assert_dead(connection, DeviceLost)
     wire.pcscd.start()
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from demail_hw.address import Address
-from demail_hw.errors import DeadlineExceeded, DeviceNotFound, Outcome, ReaderBusy
+from demail_hw.errors import DeadlineExceeded, DeviceNotFound, Outcome, ReaderBusy, UnexpectedCard
 from demail_hw.interfaces import ShareMode
+from demail_hw.keys.card_session import CardSession
 from demail_hw.registry import find_readers, open_reader
 from demail_hw_simulators.card.personalities import netkey3
 from pcsc_client import ForeignProgram, require_pyscard
@@ -157,3 +158,33 @@ def test_one_of_several_must_be_named(pytestconfig: pytest.Config, pcscd: Privat
     with pytest.raises(DeviceNotFound):
         open_reader("pcsc:serial=123")
     open_reader("pcsc:*01").close()
+
+
+ICCSNS = ("89490173510080407136", "89490173510080407144")
+
+
+@pytest.fixture
+def two_cards(pytestconfig: pytest.Config, pcscd: PrivatePcscd) -> PrivatePcscd:
+    require_pyscard(pytestconfig)
+    for number, iccsn in enumerate(ICCSNS):
+        pcscd.slot(netkey3(iccsn=iccsn), number)
+    return pcscd
+
+
+@pytest.mark.parametrize("share", ["exclusive", "shared"])
+def test_of_several_with_a_card_the_demanded_card_is_meant(two_cards: PrivatePcscd, share: str) -> None:
+    for name, iccsn in zip(READERS, ICCSNS, strict=True):
+        with CardSession.open(f"pcsc:?card={iccsn}&share={share}") as session:
+            assert (session.reader.name, session.serial) == (name, iccsn)
+    with pytest.raises(UnexpectedCard, match="No reader has the card 89"):
+        CardSession.open(f"pcsc:?card=89&share={share}")
+
+
+def test_program_that_has_a_card_is_not_disturbed_by_the_search(two_cards: PrivatePcscd) -> None:
+    with ForeignProgram(two_cards.environment) as foreign:
+        foreign.connect(READERS[0])
+        with CardSession.open(f"pcsc:?card={ICCSNS[1]}") as session:
+            assert session.reader.name == READERS[1]
+        with pytest.raises(ReaderBusy, match=f"'{READERS[0]}': Another program has the card"):
+            CardSession.open(f"pcsc:?card={ICCSNS[0]}")
+        assert foreign.transmit(SELECT_MF) == b"\x90\x00"  # it would be told of a reset

@@ -48,10 +48,11 @@ def load_own_certificates(
         certificate = _certificate(path)
         key = own.get(place) or load_card_key(personality.keys()[place].test_key)
         if _public_key(certificate) != key.public_key():
+            how = "instead" if place in own else "too"
             raise ConfigurationError(
                 f"The certificate {path} does not belong to key {place.reference:02X}.",
                 file=path,
-                remedy=f"Give the key of this certificate too (--key {place}=FILE).",
+                remedy=f"Give the key of this certificate {how} (--key {place}=FILE).",
             )
         return certificate
 

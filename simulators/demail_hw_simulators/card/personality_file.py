@@ -4,6 +4,7 @@ import functools
 import importlib.resources
 import tomllib
 from collections.abc import Mapping
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -29,6 +30,7 @@ from demail_hw_simulators.card.personality import (
     PinSpec,
     TimingSpec,
     algorithm_of,
+    require_iccsn,
 )
 from demail_hw_simulators.card.personality_table import PersonalityText, Table, Tree
 
@@ -38,6 +40,7 @@ _ENDING: Final = ".toml"
 _LONGEST: Final = 1 << 18
 _TITLE: Final = "title"
 _EXTENDS: Final = "extends"
+_TITLE_REMEDY: Final = 'Write title = "..." at its top, a name for people; a file that extends another has one too.'
 
 _SIZE: Final = values.whole_number(1, 0x7FFF)
 _AID: Final = values.hexadecimal(1, 16)
@@ -87,7 +90,7 @@ def personality_tree(text: PersonalityText) -> tuple[str, Tree]:
     raw = _decode(text)
     title = _about(text, raw, _TITLE)
     if title is None:
-        raise text.error((), f"lacks a {_TITLE}")
+        raise text.error((), f"lacks a {_TITLE}", remedy=_TITLE_REMEDY)
     base = _about(text, raw, _EXTENDS)
     tree = Tree.of(raw, text)
     if base is None:
@@ -95,12 +98,21 @@ def personality_tree(text: PersonalityText) -> tuple[str, Tree]:
     try:
         _, extended = personality_tree(_built_in(base))
     except ValueError as error:
-        raise text.error((_EXTENDS,), f"names what cannot be extended: {error}") from None
+        remedy = f"Only ours can be extended: {', '.join(_names())}."
+        raise text.error((_EXTENDS,), f"names what cannot be extended: {error}", remedy=remedy) from None
     return title, extended.overridden_by(tree)
 
 
+def _folder() -> Traversable:
+    return importlib.resources.files("demail_hw_simulators.card") / "personalities"
+
+
+def _names() -> list[str]:
+    return sorted(file.name.removesuffix(_ENDING) for file in _folder().iterdir() if file.name.endswith(_ENDING))
+
+
 def _built_in(name: str) -> PersonalityText:
-    file = importlib.resources.files("demail_hw_simulators.card") / "personalities" / f"{name}{_ENDING}"
+    file = _folder() / f"{name}{_ENDING}"
     if not name.replace("-", "").isalnum() or not file.is_file():
         raise ValueError(f"there is no personality {name!r}")
     return PersonalityText(f"{name}{_ENDING}", file.read_text(encoding="utf-8"))
@@ -159,10 +171,19 @@ def _card(table: Table) -> _Card:
     return _Card(
         atr=table.value("atr", values.answer_to_reset),
         information=table.optional("information", values.hexadecimal(1, 256), b""),
-        iccsn=table.value("iccsn", values.text),
+        iccsn=table.value("iccsn", _iccsn),
         global_data=table.value("global_data", values.file_identifier),
         password_descriptions=table.optional("password_descriptions", values.file_identifier, None),
     )
+
+
+def _iccsn(value: object) -> str:
+    text = values.text(value)
+    try:
+        require_iccsn(text)
+    except ValueError as error:
+        raise ValueError(f"is none: {error}") from None
+    return text
 
 
 def _dialect(table: Table) -> Dialect:

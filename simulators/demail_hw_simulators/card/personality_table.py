@@ -25,6 +25,7 @@ _T = TypeVar("_T")
 _D = TypeVar("_D")
 
 _DEEPEST: Final = 8
+_REMEDY: Final = "Mend the file: its form is in the README of demail_hw_simulators/card/personalities."
 _HEADER: Final = re.compile(r"^\s*\[([^\[\]]+)\]")
 
 
@@ -46,12 +47,13 @@ class PersonalityText:
     name: str
     text: str = dataclasses.field(repr=False)
 
-    def error(self, path: tuple[str, ...], why: str) -> ConfigurationError:
+    def error(self, path: tuple[str, ...], why: str, *, remedy: str = _REMEDY) -> ConfigurationError:
         """Something is wrong there; ``why`` goes on where the path ends."""
         line = self._line(path)
         where = f"{self.name}, line {line}" if line else self.name
         what = ".".join(name if name.isprintable() else ascii(name) for name in path)
-        return ConfigurationError(f"In {where}, {what or 'the file'} {why}.", file=self.name, line=line)
+        sentence = f"In {where}, {what or 'the file'} {why}."
+        return ConfigurationError(sentence, file=self.name, line=line, remedy=remedy)
 
     def _line(self, path: tuple[str, ...]) -> int | None:
         """Where the last name of the path is, as far as a look at the table headers tells."""
@@ -146,10 +148,11 @@ def _add_marked(
 class Table:
     """A table that is being read: what nobody takes out of it is an error at the end."""
 
-    __slots__ = ("_tables", "_tree", "_values")
+    __slots__ = ("_asked", "_tables", "_tree", "_values")
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
+        self._asked: list[str] = []
         self._values = dict(tree.values)
         self._tables = dict(tree.tables)
 
@@ -160,30 +163,31 @@ class Table:
 
     def value(self, name: str, parse: Parser[_T]) -> _T:
         """A value that has to be there."""
-        found = self._values.pop(name, None)
+        found = self._value(name)
         if found is None:
             raise self._tree.text.error(self._tree.path, f"lacks {name}")
         return found.parse(parse)
 
     def optional(self, name: str, parse: Parser[_T], absent: _D) -> _T | _D:
         """A value, or what its absence means."""
-        found = self._values.pop(name, None)
+        found = self._value(name)
         return absent if found is None else found.parse(parse)
 
     def table(self, name: str, read: Callable[["Table"], _T]) -> _T:
         """A table that has to be there."""
-        found = self._tables.pop(name, None)
+        found = self._table(name)
         if found is None:
             raise self._tree.text.error(self._tree.path, f"lacks the table {name}")
         return Table(found).read(read)
 
     def optional_table(self, name: str, read: Callable[["Table"], _T]) -> _T | None:
         """A table, or nothing."""
-        return self.table(name, read) if name in self._tables else None
+        found = self._table(name)
+        return None if found is None else Table(found).read(read)
 
     def tables(self, name: str, read: Callable[["Table"], _T]) -> tuple[_T, ...]:
         """The tables in a table, in order; none if it is absent."""
-        found = self._tables.pop(name, None)
+        found = self._table(name)
         return () if found is None else Table(found).read(lambda table: table.each(read))
 
     def each(self, read: Callable[["Table"], _T]) -> tuple[_T, ...]:
@@ -200,6 +204,15 @@ class Table:
         self._require_nothing_left()
         return made
 
+    def _value(self, name: str) -> Value | None:
+        self._asked.append(name)
+        return self._values.pop(name, None)
+
+    def _table(self, name: str) -> Tree | None:
+        self._asked.append(name)
+        return self._tables.pop(name, None)
+
     def _require_nothing_left(self) -> None:
         for name in (*self._values, *self._tables):
-            raise self._tree.text.error((*self._tree.path, name), "is not known here")
+            known = f"Known here are: {', '.join(self._asked)}." if self._asked else "This table only holds tables."
+            raise self._tree.text.error((*self._tree.path, name), "is not known here", remedy=known)

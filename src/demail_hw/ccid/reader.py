@@ -9,8 +9,9 @@ from demail_hw.ccid.class_descriptor import CcidDescriptor, find_ccid_interface
 from demail_hw.ccid.code_points import IccStatus
 from demail_hw.ccid.quirks import quirk_for
 from demail_hw.ccid.slot import Slot
-from demail_hw.errors import CardRemoved, DeadlineExceeded, HardwareError, Layer, Outcome, ReaderBusy
+from demail_hw.errors import DeadlineExceeded, HardwareError, Layer, Outcome, ReaderBusy
 from demail_hw.interfaces import Buffers, CardLimits, CardLock, Deadline, ShareMode, UsbTransport
+from demail_hw.lost_connection import CLOSED
 
 __all__ = ["CcidConnection", "CcidReader"]
 
@@ -116,7 +117,8 @@ class CcidConnection:
     """A powered card; a :class:`~demail_hw.interfaces.CardConnection`.
 
     It is dead after the card lost its power, and after a command whose answer did not come: then
-    :class:`~demail_hw.errors.CardRemoved` is raised, nothing was sent, and a new connection is needed.
+    :class:`~demail_hw.errors.CardRemoved` is raised, or :class:`~demail_hw.errors.DeviceLost` if it was lost with the
+    reader; nothing was sent, and a new connection is needed.
     """
 
     def __init__(self, slot: Slot, lock: CardLock, grace: Callable[[], Deadline], *, deadline: Deadline) -> None:
@@ -160,17 +162,17 @@ class CcidConnection:
             raise RuntimeError("a card command needs a transaction of this thread")
         slot = self._slot
         if slot.epoch != self._epoch:
-            raise _lost(self._epoch)
+            raise self._gone()
         return slot.transmit(command, deadline=deadline)
 
     def reset(self, *, deadline: Deadline) -> None:
         """Power the card off and on again; the epoch changes."""
         with self._lock.alone(deadline=deadline):
             if not self.alive:
-                raise _lost(self._epoch)
+                raise self._gone()
             if self._slot.card_status(deadline=deadline) is not IccStatus.ACTIVE:
                 # It was out, or is another one: whoever wants it must find out first which card it is.
-                raise _lost(self._epoch)
+                raise self._gone()
             self._slot.power_off(deadline=deadline)
             self._power_on(deadline)
 
@@ -190,9 +192,5 @@ class CcidConnection:
         self._atr = self._slot.power_on(deadline=deadline)
         self._epoch = self._slot.epoch
 
-
-def _lost(epoch: int) -> CardRemoved:
-    what = "was closed" if epoch == _CLOSED else "was lost before"
-    return CardRemoved(
-        f"The connection to the card {what}.", outcome=Outcome.NOT_SENT, remedy="Open the provider anew."
-    )
+    def _gone(self) -> HardwareError:
+        return (CLOSED if self._epoch == _CLOSED else self._slot.lost).error()

@@ -32,6 +32,7 @@ from demail_hw.errors import (
 )
 from demail_hw.interfaces import Buffers, Deadline, UsbTransport
 from demail_hw.iso7816.atr import Atr
+from demail_hw.lost_connection import LostConnection
 
 __all__ = ["Slot"]
 
@@ -45,11 +46,13 @@ class Slot:
 
     ``epoch`` changes whenever the card's state may have been lost: by power on and off, by removal, and by a command
     whose answer did not come. After such a command the reader is out of step until :meth:`recover`, which every
-    operation but :meth:`transmit` begins with, under its own deadline. ``owner``: who powered the card last.
+    operation but :meth:`transmit` begins with, under its own deadline. ``lost``: why the epoch changed the last time.
+    ``owner``: who powered the card last.
     """
 
     def __init__(self, transport: UsbTransport, interface: CcidInterface, *, first_read: int | None) -> None:
         self.epoch = 0
+        self.lost = LostConnection.by()
         self.owner: object = None
         self._transport = transport
         self._interface = interface
@@ -119,9 +122,10 @@ class Slot:
             raise slot_error(response)
         return response.data
 
-    def lose(self) -> None:
-        """Whatever the card knew is not to be relied on."""
+    def lose(self, error: BaseException | None = None) -> None:
+        """Whatever the card knew is not to be relied on; for this error, if there was one."""
         self.epoch += 1
+        self.lost = LostConnection.by(error)
 
     def recover(self, *, deadline: Deadline) -> None:
         """Bring the reader back into step: abort what is still under way (CCID 1.10, 5.3.1)."""
@@ -175,7 +179,7 @@ class Slot:
         if isinstance(error, HardwareError) and error.outcome is Outcome.NOT_SENT:
             self._host.withdraw()
         else:
-            self.lose()
+            self.lose(error)
 
     def _transfer(self, block: XfrBlock, deadline: Deadline) -> DataBlock:
         response = self._run(block, deadline)
@@ -189,7 +193,7 @@ class Slot:
         """An APDU did not come to its end: only if its first block was plainly refused is the card as before."""
         if first and isinstance(error, HardwareError) and error.outcome is not Outcome.UNKNOWN:
             return
-        self.lose()
+        self.lose(error)
         if isinstance(error, HardwareError):
             error.outcome = Outcome.UNKNOWN
 

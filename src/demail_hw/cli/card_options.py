@@ -103,19 +103,22 @@ def card_options(function: Callable[..., _T]) -> Callable[..., _T]:
 
 
 def open_simulated_card(options: CardOptions) -> "SimulatedCard":
-    """The card that the options describe. ``click.BadParameter`` for a personality that nobody knows.
+    """The card that the options describe.
 
     Errors: :class:`~demail_hw.errors.ConfigurationError`.
     """
     from demail_hw.errors import ConfigurationError
     from demail_hw_simulators.card.own_keys import load_own_certificates, load_own_keys
-    from demail_hw_simulators.card.personalities import build_card, find_personality
+    from demail_hw_simulators.card.personalities import PERSONALITIES, build_card, find_personality
     from demail_hw_simulators.card.timing import TimedCard, TimingModel
 
     try:
         personality = find_personality(options.personality)
     except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--personality") from error
+        raise ConfigurationError(
+            f"There is no simulated card {options.personality!r}.",
+            remedy=f"Name one of these (--personality): {', '.join(PERSONALITIES)}; or a file that ends with .toml.",
+        ) from error
     keys = load_own_keys(options.keys, personality)
     certificates = load_own_certificates(options.certificates, personality, keys)
     card = build_card(personality, keys=keys, certificates=certificates)

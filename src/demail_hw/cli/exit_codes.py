@@ -28,6 +28,7 @@ class ExitCode(enum.IntEnum):
 
 # The first row that fits decides.
 _TABLE: Final = (
+    ((errors.WrongRecipient,), ExitCode.KEY),
     ((errors.DeviceNotFound, errors.NoCard, errors.KeyNotFound, errors.FileNotFound), ExitCode.NOT_FOUND),
     (
         (errors.PinIncorrect, errors.PinBlocked, errors.PinNotInitialized, errors.PinRefused, errors.PinRequired),

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 import warnings
 from pathlib import Path
 from typing import Final, TextIO
@@ -13,7 +14,7 @@ from typing import Final, TextIO
 import click
 
 from demail_hw.cli.exit_codes import SIGNALLED, ExitCode, exit_code_of
-from demail_hw.cli.output import JSON_OPTION, LogHandler, error_report, usage_report
+from demail_hw.cli.output import JSON_OPTION, LogHandler, error_report, internal_report, usage_report
 from demail_hw.errors import HardwareError
 
 __all__ = ["main"]
@@ -81,8 +82,8 @@ def _group(
     sim:netkey3           a simulated card
     replay:FILE           a recorded card
 
-    After it ?card=ICCSN and ?reader=SERIAL refuse any other card or reader; pcsc:?share=shared lets other programs
-    use the card beside this one.
+    After it ?card=ICCSN and ?reader=SERIAL choose among several and refuse any other; pcsc:?share=shared lets other
+    programs use the card beside this one.
 
     \b
     Exit codes: 0 done, 1 internal, 2 usage, 3 not found, 4 card or reader, 5 PIN,
@@ -124,10 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
-        if as_json:
-            click.echo(usage_report(error, ExitCode.USAGE), err=True)
-        else:
-            error.show()
+        click.echo(usage_report(error, ExitCode.USAGE, as_json=as_json), err=True)
         sys.exit(ExitCode.USAGE)
     except BrokenPipeError:
         _drop_standard_output()
@@ -135,6 +133,16 @@ def main(arguments: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("demail-hw: interrupted", err=True)
         sys.exit(SIGNALLED + signal.SIGINT)
+    except Exception as error:  # noqa: BLE001  the last place that can tell of it
+        _log_where(error)
+        click.echo(internal_report(error, ExitCode.INTERNAL, as_json=as_json), err=True)
+        sys.exit(ExitCode.INTERNAL)
+
+
+def _log_where(error: Exception) -> None:
+    """Without the error's text and without variables: either may hold a PIN."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    logging.getLogger("demail_hw").debug("%s at\n%s", type(error).__name__, where)
 
 
 def _drop_standard_output() -> None:

@@ -6,6 +6,7 @@ from typing import TypeVar
 import click
 
 from demail_hw.address import Address
+from demail_hw.cli.output import check_output
 from demail_hw.identity import KeyRole
 from demail_hw.tcos.layout import PinName
 
@@ -83,7 +84,18 @@ def input_argument(function: _Command) -> _Command:
 
 
 def output_option(function: _Command) -> _Command:
-    """``-o OUT``."""
+    """``-o OUT``: looked at before the card is used, so that no PIN and no signature is spent for nothing."""
     return click.option(
-        "-o", "--output", metavar="OUT", default="-", show_default=True, help="Where to write; - is standard output."
+        "-o",
+        "--output",
+        metavar="OUT",
+        default="-",
+        show_default=True,
+        callback=_checked,
+        help="Where to write; - is standard output.",
     )(function)
+
+
+def _checked(context: click.Context, parameter: click.Parameter, path: str) -> str:  # noqa: ARG001  click's signature
+    check_output(path)
+    return path

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -23,8 +24,10 @@ __all__ = [
     "JsonValue",
     "LogHandler",
     "Report",
+    "check_output",
     "deliver",
     "error_report",
+    "internal_report",
     "json_option",
     "os_errors_of",
     "usage_report",
@@ -34,6 +37,12 @@ __all__ = [
 JSON_OPTION: Final = "--json"
 _PRIVATE: Final = 0o600
 _PUBLIC: Final = 0o666  # less the umask
+_ABSENT: Final = frozenset({errno.ENOENT, errno.ELOOP})  # links in a circle are written over
+_FILE_REMEDIES: Final = {
+    errno.ENOENT: "Make its folder first, or name another file.",
+    errno.ENOSPC: "Make room there, or name another file.",
+}
+_ANOTHER_FILE: Final = "Name another file, or see what kind of file it is and who may use it."
 
 USUAL: Final = FileAccess()
 
@@ -48,7 +57,8 @@ class Report:
 
     def show(self, result: Mapping[str, JsonValue], text: str) -> None:
         """Print ``result`` as JSON, or ``text``."""
-        click.echo(json.dumps(result, ensure_ascii=False) if self.as_json else text)
+        with os_errors_of("-"):
+            click.echo(json.dumps(result, ensure_ascii=False) if self.as_json else text)
 
 
 def error_report(error: HardwareError, code: int, *, as_json: bool) -> str:
@@ -67,9 +77,53 @@ def error_report(error: HardwareError, code: int, *, as_json: bool) -> str:
     return json.dumps({"error": facts}, ensure_ascii=False)
 
 
-def usage_report(error: click.ClickException, code: int) -> str:
-    """An error of the command line itself as JSON: its words, or a file that it names."""
-    facts = {"type": type(error).__name__, "message": error.format_message(), "exit_code": code}
+def usage_report(error: click.ClickException, code: int, *, as_json: bool) -> str:
+    """An error of the command line itself, for standard error: its words, or a file that it names."""
+    message, remedy = _usage_message(error), _usage_remedy(error)
+    if as_json:
+        return _facts_of_another(error, message, remedy, code)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return message  # the help itself
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    usage = f"{context.get_usage()}\n" if context else ""
+    return f"{usage}demail-hw: {message}{f' Remedy: {remedy}' if remedy else ''}"
+
+
+def _usage_message(error: click.ClickException) -> str:
+    if isinstance(error, click.FileError):
+        what = "Standard output" if error.filename == "-" else f"The file {error.ui_filename!r}"
+        return f"{what} cannot be used: {error.message}."
+    message = error.format_message()
+    return message if message.endswith((".", "?", ")")) else f"{message}."
+
+
+def _usage_remedy(error: click.ClickException) -> str:
+    if isinstance(error, click.FileError):
+        number = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+        return _FILE_REMEDIES.get(number or 0, _ANOTHER_FILE)
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is None:
+        return ""
+    root = context.find_root()
+    if isinstance(error, click.NoSuchOption) and context is not root and _has_option(root, error.option_name):
+        command = context.command_path.removeprefix(f"{root.command_path} ")
+        return f"It goes before the command: {root.command_path} {error.option_name} {command} ..."
+    return f"See {context.command_path} --help."
+
+
+def _has_option(context: click.Context, name: str) -> bool:
+    return any(name in parameter.opts for parameter in context.command.params)
+
+
+def internal_report(error: Exception, code: int, *, as_json: bool) -> str:
+    """An error that nobody foresaw, for standard error. Its own text is not shown: it may hold anything."""
+    message = f"Internal error, please report it: {type(error).__name__}."
+    remedy = "Report it with what demail-hw -v COMMAND prints, which says where it was."
+    return _facts_of_another(error, message, remedy, code) if as_json else f"demail-hw: {message} Remedy: {remedy}"
+
+
+def _facts_of_another(error: Exception, message: str, remedy: str, code: int) -> str:
+    facts = {"type": type(error).__name__, "message": message, "remedy": remedy, "exit_code": code}
     return json.dumps({"error": facts}, ensure_ascii=False)
 
 
@@ -136,6 +190,34 @@ def deliver(
         report.show(result, f"{path}: {len(content)} bytes{text}")
 
 
+def check_output(path: str) -> None:
+    """Find out whether :func:`write_output` can write there, before anything is done for it. A file that is there
+    stays as it is."""
+    with os_errors_of(path):
+        if path == "-":
+            _require_standard_output()
+            return
+        target = Path(os.path.realpath(path))
+        mode = _mode_of(target)
+        if mode is None or stat.S_ISREG(mode):
+            draft, descriptor = _new_draft(target, _PRIVATE)
+            os.close(descriptor)
+            draft.unlink()
+        elif stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        elif not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _mode_of(target: Path) -> int | None:
+    try:
+        return target.stat().st_mode
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return None
+        raise
+
+
 def write_output(path: str, content: bytes, *, private: bool = False, access: FileAccess = USUAL) -> None:
     """Write a result to a file, or to standard output for ``-``.
 
@@ -154,9 +236,13 @@ def write_output(path: str, content: bytes, *, private: bool = False, access: Fi
             _replace(target, content, _PRIVATE if private else _PUBLIC, access)
 
 
-def _write_standard_output(content: bytes) -> None:
+def _require_standard_output() -> None:
     if sys.stdout is None:
         raise click.FileError("-", "standard output is closed")
+
+
+def _write_standard_output(content: bytes) -> None:
+    _require_standard_output()
     # Not through sys.stdout: what it cannot write it keeps, and it fails once more when Python ends.
     with open(sys.stdout.fileno(), "wb", closefd=False) as stream:
         stream.write(content)
@@ -164,8 +250,7 @@ def _write_standard_output(content: bytes) -> None:
 
 def _replace(target: Path, content: bytes, new_mode: int, access: FileAccess) -> None:
     mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
-    draft = target.with_name(f".demail-hw-{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, new_mode if mode is None else mode)
+    draft, descriptor = _new_draft(target, new_mode if mode is None else mode)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             if mode is not None:
@@ -176,3 +261,9 @@ def _replace(target: Path, content: bytes, new_mode: int, access: FileAccess) ->
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def _new_draft(target: Path, mode: int) -> tuple[Path, int]:
+    """A new file beside ``target``, and its descriptor."""
+    draft = target.with_name(f".demail-hw-{secrets.token_hex(8)}")
+    return draft, os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

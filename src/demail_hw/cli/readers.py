@@ -21,6 +21,7 @@ __all__ = ["readers_command"]
 _LOG = logging.getLogger(__name__)
 _EVERYWHERE: Final = (Address("usbip", host="127.0.0.1"), Address("pcsc"), Address("sim"))
 _CARD = {True: "card", False: "no card", None: "card not asked"}
+_NONE: Final = "no free reader; a USB server does not list one that somebody uses"
 _USE = {True: "in use", False: "free", None: "use not known"}
 
 
@@ -46,7 +47,7 @@ def readers_command(addresses: tuple[Address, ...], watch: bool, report: Report)
         found = [info for address in addresses for info in find_readers(address)]
     else:
         found = [info for address in _EVERYWHERE for info in _if_there(address)]
-    report.show({"readers": [_facts(info) for info in found]}, "\n".join(map(_line, found)) or "no free reader")
+    report.show({"readers": [_facts(info) for info in found]}, "\n".join(map(_line, found)) or _NONE)
 
 
 def _if_there(address: Address) -> tuple[ReaderInfo, ...]:

@@ -1,6 +1,7 @@
 """``demail-hw simulate``: the other end of every wire, to develop and test without hardware."""
 
 import contextlib
+import ipaddress
 import logging
 import os
 import signal
@@ -46,6 +47,12 @@ def usb_server_command(listen: tuple[str, int], card: CardOptions, until_eof: bo
 
     host, port = listen
     reader = SimulatedUsbReader(open_simulated_card(card))
+    if not _is_loopback(host):
+        _LOG.warning(
+            "USB/IP has no password and no encryption: whoever reaches %s has the card, and whoever listens sees its "
+            "PIN. Use it where nobody else is on the network.",
+            _netloc(host, port),
+        )
     with _stop_signals() as numbers, UsbIpServer([reader], host=host, port=port) as server:
         address = f"usbip://{_netloc(host, server.port)}/"
         _ready(report, "usb-server", address, {"port": server.port, "personality": card.personality})
@@ -159,6 +166,13 @@ def ca_command(output: Path, report: Report) -> None:
     with os_errors_of(output):
         names = [str(path) for path in write_trust(output)]
     report.show({"files": list(names)}, "\n".join(names))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _netloc(host: str, port: int) -> str:

@@ -21,6 +21,7 @@ _ENCRYPTED_TYPES: Final = frozenset(
 """The last is what some mail gateways make of it (RFC 8551, 3.10)."""
 
 _MAX_SHOWN: Final = 80
+_REMEDY: Final = "Give the encrypted message itself: S/MIME (application/pkcs7-mime), PEM, or CMS in DER."
 
 
 def cms_octets(message: bytes) -> bytes:
@@ -34,12 +35,17 @@ def cms_octets(message: bytes) -> bytes:
 def _from_mime(message: bytes) -> bytes:
     entity = Entity.decode(message)
     if entity is None:
-        raise malformed("The message is neither S/MIME nor PEM nor a CMS structure.")
+        raise malformed("The message is neither S/MIME nor PEM nor a CMS structure.", remedy=_REMEDY)
     content_type = entity.token(b"content-type")
     if content_type not in _ENCRYPTED_TYPES:
-        shown = ascii(content_type.decode("ascii", "replace")[:_MAX_SHOWN]) if content_type else "of no type"
-        raise malformed(f"The message is no encrypted S/MIME message: it is {shown}.")
+        raise malformed(f"The message is no encrypted S/MIME message: {_shown(content_type)}.", remedy=_REMEDY)
     return _transfer_decoded(entity)
+
+
+def _shown(content_type: bytes | None) -> str:
+    if not content_type:
+        return "it has no Content-Type, as a plain mail"
+    return f"its Content-Type is {content_type.decode('ascii', 'replace')[:_MAX_SHOWN]!a}"
 
 
 def _transfer_decoded(entity: Entity) -> bytes:

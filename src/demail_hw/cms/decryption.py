@@ -21,7 +21,7 @@ def decrypt(message: bytes, identity: Identity) -> bytes:
 
     The key is asked at most once, and after everything else was checked. Raises what the key raises, and
     :class:`~demail_hw.errors.ProtocolViolation` for what is no such message;
-    :class:`~demail_hw.errors.KeyNotFound` if it is for others, and says for whom;
+    :class:`~demail_hw.errors.WrongRecipient` if it is for others, and says for whom;
     :class:`~demail_hw.errors.AlgorithmNotSupported` if an algorithm is none of these;
     :class:`~demail_hw.errors.DecryptionFailed` if it is damaged, and never says where.
     """

@@ -111,7 +111,10 @@ class EnvelopedData:
         content_type = fields.take(Tag.OBJECT_IDENTIFIER).object_identifier()
         authenticated = content_type == ContentType.AUTH_ENVELOPED_DATA.value
         if not authenticated and content_type != ContentType.ENVELOPED_DATA.value:
-            raise malformed(f"The message is not encrypted: it is {_content_name(content_type)}.")
+            raise malformed(
+                f"The message is not encrypted: it is {_content_name(content_type)}.",
+                remedy="Nothing of it has to be decrypted: read it with another program, such as openssl cms.",
+            )
         inner = Fields(fields.take(Tag.CONTEXT_0).inner())
         inner.take(Tag.INTEGER)
         inner.optional(Tag.CONTEXT_0)

@@ -13,7 +13,7 @@ from demail_hw.cms.enveloped_data import (
     SubjectKeyIdentifier,
 )
 from demail_hw.cms.names import same_name
-from demail_hw.errors import CertificateError, KeyNotFound
+from demail_hw.errors import CertificateError, WrongRecipient
 
 __all__ = ["recipient_for"]
 
@@ -24,12 +24,13 @@ _NAMED: Final = 3
 def recipient_for(certificate: x509.Certificate, recipients: Sequence[RecipientInfo]) -> KeyTransRecipientInfo:
     """The part of the message that is for this certificate.
 
-    :class:`~demail_hw.errors.KeyNotFound` says whom the message is for, if it is for others.
+    :class:`~demail_hw.errors.WrongRecipient` says whom the message is for, if it is for others.
     """
     ours = [one for one in _transported(recipients) if _is_for(one.recipient, certificate)]
     if not ours:
-        raise KeyNotFound(
-            f"The message is not encrypted for this certificate, but for {_others(recipients)}.",
+        raise WrongRecipient(
+            f"The message is not encrypted for this certificate (serial number {certificate.serial_number:X}), "
+            f"but for {_others(recipients)}.",
             remedy="Use the key of one of these, or ask the sender to encrypt with this certificate.",
         )
     return ours[0]

@@ -28,6 +28,7 @@ class Finding(enum.StrEnum):
     CIPHER_SUITE = "gateway-cipher-suite"
     CURVE = "gateway-curve"
     PROTOCOL_VERSION = "gateway-protocol-version"
+    KEY_CURVE = "gateway-key-curve"
     SIGNATURE_SCHEME = "gateway-signature-scheme"
     SIGNATURE_REFUSED = "gateway-signature-refused"
     CLIENT_CERTIFICATE_MISSING = "gateway-client-certificate-missing"
@@ -129,6 +130,10 @@ _ENTRIES: Final[Mapping[Finding, _Entry]] = {
         "The gateway {gateway} does not take the TLS versions offered ({detail}).",
         "If it insists on TLS 1.3, the card's key must be able to sign with RSA-PSS: use a key that can "
         "(the authentication key), or have TLS 1.2 enabled at the gateway.",
+    ),
+    Finding.KEY_CURVE: _Entry(
+        "The gateway {gateway} does not take TLS 1.3, and the card's key cannot be used without: {detail}.",
+        "Use a card with an RSA key, or have TLS 1.3 enabled at the gateway.",
     ),
     Finding.SIGNATURE_SCHEME: _Entry(
         "The card's key can sign in none of the ways that the gateway {gateway} takes of a client: {detail}.",

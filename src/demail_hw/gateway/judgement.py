@@ -11,14 +11,14 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeGuard
 
 from cryptography import x509
 
 from demail_hw.errors import AlgorithmNotSupported, HardwareError, Layer
 from demail_hw.gateway.findings import Finding, Phase, Situation
 from demail_hw.gateway.handshake import AlertDescription, HandshakeObserver, NamedGroup, TlsVersion, code_name
-from demail_hw.tls.policy import SignatureScheme
+from demail_hw.tls.policy import is_good_for_tls13
 
 __all__ = ["UnusableAnswer", "mapped", "printable"]
 
@@ -151,7 +151,7 @@ def _tls(error: Exception, situation: Situation) -> _Found:
     assert isinstance(error, ssl.SSLError)
     alert = _alert(error)
     if alert is not None:
-        return _judge_alert(alert, situation)
+        return _judge_alert(alert, situation, error.__cause__)
     if isinstance(error.__cause__, AlgorithmNotSupported):
         return Finding.SIGNATURE_SCHEME, error.__cause__.message.rstrip(".")
     reason = _reason(error)
@@ -171,13 +171,20 @@ def _alert(error: ssl.SSLError) -> AlertDescription | None:
     return AlertDescription.__members__.get(match[1]) if match else None
 
 
-def _judge_alert(alert: AlertDescription, situation: Situation) -> _Found:
+def _judge_alert(alert: AlertDescription, situation: Situation, cause: BaseException | None) -> _Found:
     finding = _ALERTS.get(alert, Finding.TLS_FAILURE)
+    if finding is Finding.PROTOCOL_VERSION and _is_about_curve(cause, situation):
+        return Finding.KEY_CURVE, cause.message.rstrip(".")
     said = f"its alert says {alert.name.lower()}"
     if finding is Finding.HANDSHAKE_FAILURE:
         finding = _judge_refusal(situation.observer)
     detail = _DETAILS.get(finding)
     return finding, detail(situation) if detail else said
+
+
+def _is_about_curve(cause: BaseException | None, situation: Situation) -> TypeGuard[AlgorithmNotSupported]:
+    """Only one version was offered because of the key: of one that is good for TLS 1.3 it is the curve."""
+    return isinstance(cause, AlgorithmNotSupported) and is_good_for_tls13(situation.schemes)
 
 
 def _judge_refusal(observer: HandshakeObserver) -> Finding:
@@ -200,19 +207,10 @@ def _offered(situation: Situation) -> str:
     return f"{versions}, {len(hello.suites)} cipher suites, curves {groups}"
 
 
-_PSS: Final = frozenset(
-    (
-        SignatureScheme.RSA_PSS_RSAE_SHA256,
-        SignatureScheme.RSA_PSS_RSAE_SHA384,
-        SignatureScheme.RSA_PSS_RSAE_SHA512,
-    )
-)
-
-
 def _offered_versions(situation: Situation) -> str:
     hello = situation.observer.client_hello
     versions = _names(TlsVersion, hello.versions) if hello else "which is not known"
-    if situation.schemes and _PSS.isdisjoint(situation.schemes):
+    if situation.schemes and not is_good_for_tls13(situation.schemes):
         return f"{versions}; the key cannot sign with RSA-PSS, which TLS 1.3 demands"
     return versions
 

@@ -1,6 +1,7 @@
 """A reader, the card in it, and the time that each command is given."""
 
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from demail_hw.errors import UnexpectedCard
 from demail_hw.interfaces import CardConnection, Deadline, Reader, ShareMode, Timeouts
 from demail_hw.iso7816.channel import Channel
 from demail_hw.iso7816.trace import LoggingTracer, ReaderOpened, SeveralTracers, Tracer
+from demail_hw.keys.card_choice import open_demanded
 from demail_hw.registry import open_reader
 from demail_hw.tcos.card import TcosCard
 from demail_hw.tcos.recognition import recognise
@@ -52,13 +54,18 @@ class CardSession:
 
     @classmethod
     def open(cls, address: Address | str, *, timeouts: Timeouts | None = None, tracer: Tracer | None = None) -> Self:
-        """Open the card that an address means.
+        """Open the card that an address means; of several readers, the one with the card of ``?card=``
+        (:func:`~demail_hw.keys.card_choice.open_demanded`).
 
         Errors: :class:`~demail_hw.errors.UnexpectedCard` if ``?card=`` names another one, and whatever stands
         in the way: transport, reader, card.
         """
         parsed = Address.parse(address) if isinstance(address, str) else address
         times = timeouts or Timeouts()
+        return open_demanded(parsed, functools.partial(cls._open, times=times, tracer=tracer), timeouts=times)
+
+    @classmethod
+    def _open(cls, parsed: Address, *, times: Timeouts, tracer: Tracer | None) -> Self:
         with contextlib.ExitStack() as resources:
             reader = open_reader(parsed, timeouts=times)
             resources.callback(reader.close)

@@ -47,9 +47,12 @@ def open_provider(
     is written down what became of a PIN; by default in :func:`~demail_hw.pin_ledger.state_directory`, and in memory
     for a simulated card of this process. ``tracer``: what sees every exchange with the card, masked.
 
-    Errors: ``ValueError`` for a malformed address; any :class:`~demail_hw.errors.HardwareError` on the way.
+    Errors: ``ValueError`` for a malformed address or an unknown ``which``; any
+    :class:`~demail_hw.errors.HardwareError` on the way.
     """
-    source, pin_name = _pin_source(pin), PinName(which)
+    if not isinstance(uri, Address | str):
+        raise TypeError("the address is an Address, or its text such as 'usbip://HOST/'")
+    source, pin_name = _pin_source(pin), _pin_name(which)
     address = Address.parse(uri) if isinstance(uri, str) else uri
     book = ledger or ledger_for(address)
     session = CardSession.open(address, timeouts=timeouts, tracer=tracer)
@@ -80,7 +83,7 @@ def bare_private_key(
     pin = _pin_of(card.profile, which)
     key = next((each for each in card.profile.keys_opened_by(pin) if each.role is role), None)
     if key is None:
-        raise _opens_no(which, role)
+        raise _opens_no(card.profile, which, role)
     with session.transaction() as deadline:
         public_key = read_public_key(card, key, deadline=deadline)
     if public_key is None:
@@ -92,10 +95,9 @@ def bare_private_key(
     return card_private_key(key, public_key, _CardKey(session, guard, key, pin))
 
 
-def _opens_no(which: PinName, role: KeyRole) -> KeyNotFound:
+def _opens_no(profile: Profile, which: PinName, role: KeyRole) -> KeyNotFound:
     return KeyNotFound(
-        f"The PIN {which.value} opens no {role.value} key on this card.",
-        remedy="Name another PIN (which= or --which).",
+        f"The PIN {which.value} opens no {role.value} key on this card.", remedy=_remedy_for(profile, role)
     )
 
 
@@ -107,6 +109,13 @@ def _pin_source(pin: PinSource | str | Callable[[], Buffer] | None) -> PinSource
     if callable(pin):
         return CallablePinSource(pin)
     raise TypeError("pin is a PIN source, its text such as 'file:PATH', or a function; never the PIN itself")
+
+
+def _pin_name(which: PinName | str) -> PinName:
+    try:
+        return PinName(which)
+    except ValueError:  # its text repeats what was given, which may be a PIN in the wrong place
+        raise ValueError(f"which is one of these: {', '.join(name.value for name in PinName)}") from None
 
 
 class _CardOperation(Protocol):
@@ -235,7 +244,7 @@ class TcosKeyProvider:
             return found
         if found is not None:
             raise found.with_traceback(None)  # it is kept: without this, it would grow with each call
-        raise _opens_no(self._which, role)
+        raise _opens_no(self._session.card.profile, self._which, role)
 
     def close(self) -> None:
         """Let the card go. Closing twice is allowed."""
@@ -259,6 +268,13 @@ def _pin_of(profile: Profile, name: PinName) -> PinSlot:
             f"This {profile.name} card has no PIN {name.value}, and so no key that it opens.",
             remedy=f"Name one that it has (which= or --which): {names}.",
         ) from None
+
+
+def _remedy_for(profile: Profile, role: KeyRole) -> str:
+    names = [pin.name.value for pin in profile.pins if role in {key.role for key in profile.keys_opened_by(pin)}]
+    if not names:
+        return f"A {profile.name} card has no such key that can be used here: take another card."
+    return f"Name a PIN that opens one (which= or --which): {', '.join(names)}."
 
 
 def _warn_of_weak_keys(identities: Sequence[Identity]) -> None:

@@ -1,14 +1,16 @@
 """SSL contexts whose client key is an identity's."""
 
+import functools
 import os
 import ssl
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from demail_hw.errors import AlgorithmNotSupported, CertificateError, Layer
 from demail_hw.identity import Identity
-from demail_hw.tls.openssl.attach import attach_key
+from demail_hw.tls.openssl.attach import AttachedKey, attach_key
 from demail_hw.tls.policy import TlsProfile, is_good_for_tls13, signature_schemes
 from demail_hw.tls.sockets import KeySslObject, KeySslSocket
 
@@ -25,15 +27,29 @@ def client_context(
     """An ordinary client context of the standard library whose client key is ``identity``'s.
 
     ``cafile``, ``cadata``: whom to trust, as in :func:`ssl.create_default_context`; without them, the system's
-    certificates. ``profile``: limits what is offered; without it, the standard library's defaults.
+    certificates. ``profile``: limits what is offered; without it, the standard library's defaults. With an EC key on
+    another curve than the profile's the context is limited to TLS 1.3.
 
-    Errors: those of :func:`attach`, and of :func:`ssl.create_default_context`.
+    Errors: :class:`~demail_hw.errors.AlgorithmNotSupported` for such a key if the profile has no TLS 1.3; those of
+    :func:`attach`, and of :func:`ssl.create_default_context`.
     """
     context = ssl.create_default_context(cafile=cafile, cadata=cadata)
-    if profile is not None:
+    if profile is None:
+        attach(context, identity)
+    else:
         profile.apply(context)
-    attach(context, identity)
+        _attach_under(profile, context, identity)
     return context
+
+
+def _attach_under(profile: TlsProfile, context: ssl.SSLContext, identity: Identity) -> None:
+    if profile.takes_in_tls12(identity.private_key):
+        attach(context, identity)
+        return
+    if context.maximum_version == ssl.TLSVersion.TLSv1_2:
+        raise _another_curve(profile, identity)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    _attach(context, identity).one_version = functools.partial(_another_curve, profile, identity)
 
 
 def attach(context: ssl.SSLContext, identity: Identity) -> None:
@@ -49,16 +65,22 @@ def attach(context: ssl.SSLContext, identity: Identity) -> None:
     :class:`~demail_hw.errors.TlsKeyUnsupported` if Python's OpenSSL cannot be given a key; ``ValueError`` for a
     server's context, or one that has a key already.
     """
+    _attach(context, identity)
+
+
+def _attach(context: ssl.SSLContext, identity: Identity) -> AttachedKey:
     _check_context(context)
     _check_pair(identity)
     limit = not is_good_for_tls13(signature_schemes(identity.private_key))
     if limit:
         _check_tls12(context)
-    attach_key(context, identity.private_key, identity.certificate, _without_root(identity.chain))
+    attached = attach_key(context, identity.private_key, identity.certificate, _without_root(identity.chain))
     if limit:
         context.maximum_version = ssl.TLSVersion.TLSv1_2
+        attached.one_version = _no_tls13
     context.sslsocket_class = KeySslSocket
     context.sslobject_class = KeySslObject
+    return attached
 
 
 def _check_context(context: ssl.SSLContext) -> None:
@@ -89,6 +111,24 @@ def _check_tls12(context: ssl.SSLContext) -> None:
             remedy="Use a key that does PSS, or allow TLS 1.2.",
             layer=Layer.TLS,
         )
+
+
+def _no_tls13() -> AlgorithmNotSupported:
+    return AlgorithmNotSupported(
+        "The server does not take TLS 1.2, and TLS 1.3 needs RSA-PSS, which the key does not do.",
+        remedy="Use a key that does PSS (on a NetKey card the AUTHENTICATION key), or let the server take TLS 1.2.",
+        layer=Layer.TLS,
+    )
+
+
+def _another_curve(profile: TlsProfile, identity: Identity) -> AlgorithmNotSupported:
+    assert not isinstance(identity.private_key, rsa.RSAPrivateKey)
+    return AlgorithmNotSupported(
+        f"The key {identity.label!r} is on the curve {identity.private_key.curve.name}, and in TLS 1.2 the profile "
+        f"{profile.name!r} takes RSA keys and EC keys on {profile.group} only.",
+        remedy="Use such a key, or let both sides take TLS 1.3, where the curve of the key is free.",
+        layer=Layer.TLS,
+    )
 
 
 def _without_root(chain: tuple[x509.Certificate, ...]) -> tuple[x509.Certificate, ...]:

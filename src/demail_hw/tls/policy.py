@@ -25,6 +25,10 @@ __all__ = [
 ]
 
 
+_CURVES: Final[Mapping[str, str]] = {"prime256v1": "secp256r1"}
+"""OpenSSL's name of a curve, where the standard's (RFC 8422, 5.1.1) is another."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class TlsProfile:
     """What a client offers, no more and no less.
@@ -47,6 +51,15 @@ class TlsProfile:
             context.set_ciphers(self.ciphers)
         if self.group:
             context.set_ecdh_curve(self.group)
+
+    def takes_in_tls12(self, private_key: PrivateKey) -> bool:
+        """Can a client show a certificate of this key in TLS 1.2? There the groups that it offers are the curves of
+        its certificate too (RFC 8422, 5.1). In TLS 1.3 they are not (RFC 8446, 4.2.7)."""
+        return (
+            not self.group
+            or isinstance(private_key, rsa.RSAPrivateKey)
+            or private_key.curve.name == _CURVES.get(self.group, self.group)
+        )
 
 
 DEMAIL: Final = TlsProfile(name="demail", ciphers="ECDHE-RSA-AES256-SHA384", group="secp521r1")

@@ -8,9 +8,7 @@ import ssl
 from collections.abc import Callable
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
-from demail_hw.errors import AlgorithmNotSupported, Layer
 from demail_hw.tls.openssl.attach import AttachedKey, attached_key
-from demail_hw.tls.policy import is_good_for_tls13
 
 __all__ = ["KeySslObject", "KeySslSocket"]
 
@@ -49,16 +47,8 @@ def _with_cause(method: Callable[Concatenate[_S, _P], _R]) -> Callable[Concatena
 def _cause(error: OSError, attached: AttachedKey) -> Exception | None:
     failure = attached.failures.take()
     if failure is None and isinstance(error, ssl.SSLError) and error.reason == _PROTOCOL_VERSION_ALERT:
-        return None if is_good_for_tls13(attached.key.schemes) else _no_tls13()
+        return attached.one_version and attached.one_version()
     return failure
-
-
-def _no_tls13() -> AlgorithmNotSupported:
-    return AlgorithmNotSupported(
-        "The server does not take TLS 1.2, and TLS 1.3 needs RSA-PSS, which the key does not do.",
-        remedy="Use a key that does PSS (on a NetKey card the AUTHENTICATION key), or let the server take TLS 1.2.",
-        layer=Layer.TLS,
-    )
 
 
 class KeySslSocket(ssl.SSLSocket):

@@ -84,9 +84,10 @@ def test_a_certificate_of_the_cards_own_key(write: Write) -> None:
 
 def test_a_certificate_of_another_key(write: Write) -> None:
     path = write(CERTIFICATE.public_bytes(Encoding.PEM))
-    for keys in ({}, {0x80: OTHER}):
-        with pytest.raises(ConfigurationError, match="does not belong to key 80"):
+    for keys, how in (({}, "too"), ({0x80: OTHER}, "instead")):
+        with pytest.raises(ConfigurationError, match="does not belong to key 80") as caught:
             load_own_certificates({0x80: path}, NETKEY3, keys)
+        assert caught.value.remedy == f"Give the key of this certificate {how} (--key nks:80=FILE)."
 
 
 def test_a_certificate_with_a_key_that_nobody_knows(write: Write) -> None:

@@ -41,6 +41,7 @@ def error_of(text: str) -> ConfigurationError:
     with pytest.raises(ConfigurationError) as caught:
         parse(text)
     assert caught.value.file == "card.toml"
+    assert caught.value.remedy
     return caught.value
 
 
@@ -126,6 +127,7 @@ def test_what_cannot_be_extended() -> None:
     error = error_of('title = "x"\nextends = "geldkarte"')
     assert "extends names what cannot be extended" in error.message
     assert error.line == 2
+    assert error.remedy == f"Only ours can be extended: {', '.join(FILES)}."
     error_of('title = "x"\nextends = "../netkey3"')
     error_of('title = "x"\nextends = 3')
 
@@ -211,7 +213,6 @@ def test_a_fault_is_named(before: str, after: str, said: str) -> None:
         ('aid = "D2 76 00 00 66 01"', 'aid = "D2 76 00 00 03 01 02"', "the same AID is there twice"),
         ("reference = 0x81, certificate", "reference = 0x80, certificate", "the same key is there twice"),
         ("opened_by = [0x00, 0x81", "opened_by = [0x03, 0x81", "DF DF02 is opened by a PIN that there is not"),
-        ("89490173510080407136", "8949017351008040713", "an ICCSN has 20 digits"),
         ("answer = 128", "answer = 256", "the same answer is there twice"),
         ("nks-80", "nks-99", "there is no such test_key"),
         ("nks-80", "nks-83", "the test_key is rsa-1024"),
@@ -252,6 +253,7 @@ def test_a_description_needs_a_record_to_stand_in() -> None:
         ("minimum = 8, unblocked_by = 0x00", "minimum = 99, unblocked_by = 0x00", "minimum = 99"),
         ("global_data = 0x2F02", 'global_data = ""', 'global_data = ""'),
         ("answer = 128", "question = 128", "[timing.operations.rsa-1024]"),
+        ('"89490173510080407136"', '"8949017351008040713"', 'iccsn = "8949017351008040713"'),
         ("answer = 128", "answer = 128, question = 128", "question = 128"),
         ("[timing.commands]", "[timing.commands.of]", "[timing.commands.of]"),
     ],
@@ -262,6 +264,25 @@ def test_a_fault_has_its_line(before: str, after: str, at: str) -> None:
     expected = line_of(text, at)
     assert error.line == expected
     assert f"card.toml, line {expected}, " in error.message
+
+
+def test_an_iccsn_that_is_none() -> None:
+    error = error_of(changed("89490173510080407136", "8949017351008040713"))
+    assert error.message.endswith("card.iccsn is none: an ICCSN has 20 digits.")
+
+
+def test_what_is_known_is_told_where_something_is_not() -> None:
+    error = error_of(changed("measured.global_data", "measured.colour = 3\nmeasured.global_data"))
+    known = "atr, information, iccsn, global_data, password_descriptions"
+    assert error.remedy == f"Known here are: {known}."
+    error = error_of(changed("[pins.global]", "[pins]\nassumed.colour = 3\n[pins.global]"))
+    assert error.remedy == "This table only holds tables."
+
+
+def test_a_title_is_wanted_beside_what_is_extended_too() -> None:
+    error = error_of('extends = "netkey3"')
+    assert "the file lacks a title" in error.message
+    assert 'title = "..."' in error.remedy
 
 
 def test_what_is_no_toml_at_all_says_where() -> None:

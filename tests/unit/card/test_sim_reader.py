@@ -77,6 +77,7 @@ def test_the_known_personalities_are_named() -> None:
         with pytest.raises(ConfigurationError, match="'geldkarte'") as caught:
             ask(Address.parse("sim:geldkarte"), timeouts=Timeouts())
         assert "sim:netkey3, sim:netkey3-fresh, sim:telesec" in caught.value.remedy
+        assert "--personality FILE.toml" in caught.value.remedy
 
 
 def test_find() -> None:

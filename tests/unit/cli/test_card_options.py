@@ -110,7 +110,7 @@ def test_a_personality_that_knows_no_times(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ("--personality nope", ExitCode.USAGE, "netkey3-fresh"),
+        ("--personality nope", ExitCode.CONFIGURATION, "no simulated card 'nope'"),
         ("--personality FOLDER/none.toml", ExitCode.CONFIGURATION, "cannot be read"),
         *((f"--key {wrong}", ExitCode.USAGE, "is not REF=FILE") for wrong in NO_ASSIGNMENTS),
         ("--certificate zz=FOLDER/key.pem", ExitCode.USAGE, "is not REF=FILE"),

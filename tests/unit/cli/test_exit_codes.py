@@ -8,6 +8,7 @@ import pytest
 
 from demail_hw import errors
 from demail_hw.cli.exit_codes import ExitCode, exit_code_of
+from demail_hw.cli.main import main
 from demail_hw.cli.output import error_report
 
 EXPECTED = {
@@ -48,6 +49,7 @@ EXPECTED = {
         errors.HardwareError,
         errors.KeyProviderError,
         errors.SignatureInvalid,
+        errors.WrongRecipient,
     },
     ExitCode.CONFIGURATION: {errors.ConfigurationError},
 }
@@ -68,6 +70,30 @@ def test_no_error_is_forgotten() -> None:
 @pytest.mark.parametrize("layer", errors.Layer)
 def test_what_any_layer_raises_goes_by_its_layer(layer: errors.Layer) -> None:
     assert exit_code_of(errors.DeadlineExceeded("Late.", layer=layer)) not in {ExitCode.OK, ExitCode.INTERNAL}
+
+
+@pytest.mark.parametrize(
+    ("address", "code"),
+    [
+        # Words that nobody can read.
+        ("nonsense", ExitCode.USAGE),
+        ("usbip://127.0.0.1:99999/", ExitCode.USAGE),
+        ("sim:?share=perhaps", ExitCode.USAGE),
+        # Words that make no sense here; no server is asked.
+        ("xyz:1", ExitCode.CONFIGURATION),
+        ("sim:none", ExitCode.CONFIGURATION),
+        ("sim:none.toml", ExitCode.CONFIGURATION),
+        ("usbip:127.0.0.1", ExitCode.CONFIGURATION),
+        ("usbip:///", ExitCode.CONFIGURATION),
+        ("usbip://127.0.0.1:1/reader", ExitCode.CONFIGURATION),
+    ],
+)
+def test_what_is_wrong_with_an_address(address: str, code: ExitCode, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["card", "info", address, "--json"])
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert stopped.value.code == error["exit_code"] == code
+    assert error["remedy"]
 
 
 def test_reports() -> None:

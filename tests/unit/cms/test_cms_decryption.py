@@ -18,10 +18,10 @@ from demail_hw.errors import (
     CertificateError,
     DecryptionFailed,
     HardwareError,
-    KeyNotFound,
     Layer,
     Outcome,
     ProtocolViolation,
+    WrongRecipient,
 )
 from demail_hw.identity import Identity
 
@@ -111,7 +111,7 @@ def test_what_it_arrives_in(message: bytes, recipient: Identity) -> None:
         (b"", "neither S/MIME nor PEM"),
         (b"Hello", "neither S/MIME nor PEM"),
         (CONTENT, "text/plain"),
-        (b"From: a@b\n\nHello", "of no type"),
+        (b"From: a@b\n\nHello", "no Content-Type"),
         (b"Content-Type: multipart/signed\n\n", "multipart/signed"),
         (b"Content-Type: \x1b[31m\n\n", r"\\x1b"),
         (b"Content-Type: application/pkcs7-mime\n\nA===", "base64"),
@@ -126,6 +126,7 @@ def test_what_is_no_encrypted_message(message: bytes, words: str, recipient: Ide
     with pytest.raises(ProtocolViolation, match=words) as caught:
         decrypt(message, recipient)
     assert caught.value.layer is Layer.KEYS
+    assert caught.value.remedy
     assert caught.value.outcome is Outcome.NOT_SENT
 
 
@@ -141,7 +142,7 @@ def test_what_is_no_encrypted_message(message: bytes, words: str, recipient: Ide
     ],
 )
 def test_a_message_for_others(name: str, words: str, recipient: Identity) -> None:
-    with pytest.raises(KeyNotFound, match=words):
+    with pytest.raises(WrongRecipient, match=words):
         decrypt(vector(name), recipient)
 
 
@@ -154,9 +155,15 @@ def test_only_some_of_many_recipients_are_named(recipient: Identity) -> None:
         other.chosen["rid"].chosen["serial_number"] = serial
         many.append(other)
     info["content"]["recipient_infos"] = many
-    text = str(raises(edited(info), recipient))
+    _, text = str(raises(edited(info), recipient)).split(", but for ")
     assert text.count("serial number") == 3
     assert "; 6 more" in text
+
+
+def test_an_error_names_our_certificate_as_card_info_does(recipient: Identity) -> None:
+    with pytest.raises(WrongRecipient) as caught:
+        decrypt(vector("other-recipient.der"), recipient)
+    assert f"(serial number {recipient.certificate.serial_number:X})" in caught.value.message
 
 
 def test_an_issuer_written_with_other_string_types_is_the_same(recipient: Identity) -> None:
@@ -202,7 +209,7 @@ def test_a_broken_issuer_is_for_somebody_else(name: bytes, recipient: Identity) 
     transport = tlv(0x30, b"\x02\x01\x00", tlv(0x30, name, serial), wrapped)
     body = tlv(0x30, b"\x02\x01\x00", tlv(0x31, transport), info["encrypted_content_info"].dump())
     message = tlv(0x30, oid("1.2.840.113549.1.7.3"), tlv(0xA0, body))
-    with pytest.raises((KeyNotFound, ProtocolViolation)):
+    with pytest.raises((WrongRecipient, ProtocolViolation)):
         decrypt(message, recipient)
 
 
@@ -229,7 +236,7 @@ def test_a_certificate_with_broken_extensions(recipient: Identity, broken_certif
     broken = dataclasses.replace(recipient, certificate=broken_certificate)
     with pytest.raises(CertificateError):
         decrypt(vector("keyid.der"), broken)
-    with pytest.raises(KeyNotFound):
+    with pytest.raises(WrongRecipient):
         decrypt(DER, broken)
 
 

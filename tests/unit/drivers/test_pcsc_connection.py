@@ -71,11 +71,17 @@ def transmit_from(platform: str, connection: CardConnection) -> CardRemoved:
     return caught.value
 
 
-def assert_dead(connection: CardConnection, scard: FakeScard) -> None:
+def assert_dead(
+    connection: CardConnection,
+    scard: FakeScard,
+    kind: type[HardwareError] = CardRemoved,
+    *,
+    transient: bool = False,
+) -> None:
     sent = len(scard.commands)
-    with pytest.raises(CardRemoved) as caught:
+    with pytest.raises(kind, match="was lost before") as caught:
         transmit(connection)
-    assert caught.value.outcome is Outcome.NOT_SENT
+    assert (caught.value.outcome, caught.value.transient) == (Outcome.NOT_SENT, transient)
     assert len(scard.commands) == sent
     assert scard.cards == {}
 
@@ -219,7 +225,7 @@ def test_reset_that_is_seen_when_a_transaction_ends_gives_no_power(
     assert transmit(connection) == OK
     assert scard.reconnects == []
     scard.script.clear()
-    assert_dead(connection, scard)
+    assert_dead(connection, scard, transient=True)
 
 
 def test_reset_in_the_first_moment_of_a_transaction_leaves_none_open(
@@ -309,7 +315,22 @@ def test_what_was_done_in_a_transaction_counts_even_if_it_cannot_be_ended(
     connection = connect(ShareMode.SHARED)
     scard.script["SCardEndTransaction"].append(SERVICE_STOPPED)
     assert transmit(connection) == OK
-    assert_dead(connection, scard)
+    assert_dead(connection, scard, DeviceLost, transient=True)
+
+
+@pytest.mark.parametrize(
+    ("function", "answer"), [("SCardBeginTransaction", SERVICE_STOPPED), ("SCardTransmit", [SERVICE_STOPPED, []])]
+)
+def test_connection_that_was_lost_with_the_service_says_so_each_time(
+    scard: FakeScard, connect: Callable[..., CardConnection], function: str, answer: object
+) -> None:
+    connection = connect(ShareMode.SHARED)
+    scard.script[function].append(answer)
+    with pytest.raises(DeviceLost) as caught:
+        transmit(connection)
+    assert caught.value.transient
+    for _ in range(2):
+        assert_dead(connection, scard, DeviceLost, transient=True)
 
 
 def test_error_in_a_transaction_is_not_hidden_by_its_end(

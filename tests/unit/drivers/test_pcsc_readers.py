@@ -1,8 +1,10 @@
 """Which reader an address means, what a listing shows, and waiting: on a scripted service."""
 
+import math
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -73,12 +75,12 @@ def test_name_is_taken_before_a_pattern(scard: FakeScard) -> None:
 # --- Several readers ----------------------------------------------------------------------------------------------
 
 
-def refusal(scard: FakeScard, address: str, *, connect: float = 20) -> str:
+def refusal(scard: FakeScard, address: str) -> str:
     """The sentence, of an error that says what to do."""
     with pytest.raises(DeviceNotFound) as caught:
-        open_reader(scard, address, connect=connect)
+        open_reader(scard, address)
     assert caught.value.outcome is Outcome.NOT_SENT
-    assert all(word in caught.value.remedy for word in ("demail-hw readers pcsc:", "'pcsc:NAME'", "quoted"))
+    assert all(word in caught.value.remedy for word in ("demail-hw readers pcsc:", "'pcsc:NAME'", "?card=", "quoted"))
     return caught.value.message
 
 
@@ -137,21 +139,52 @@ def test_card_in_a_reader_of_which_nobody_can_say_is_not_passed_over(two: FakeSc
         assert open_reader(two, "pcsc:").name == "K3000 ＠"  # noqa: RUF001
 
 
+class Clock:
+    """In place of the module ``time``: the deadline is over once all have answered that can.
+
+    ``held``: the reader that cannot. Each is asked in a thread that has its name.
+    """
+
+    def __init__(self, held: str) -> None:
+        self._held = held
+
+    def monotonic(self) -> float:
+        threads = {thread.name: thread for thread in threading.enumerate()}
+        if self._held not in threads:
+            return time.monotonic()
+        if OTHER in threads:
+            threads[OTHER].join(20)
+        return math.inf
+
+
+@pytest.fixture
+def hold(two: FakeScard, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """A program begins a transaction with the card in this reader, and ends it after the test."""
+
+    def begin(name: str) -> None:
+        two.held[name] = Gate(lambda: None)
+        monkeypatch.setattr("demail_hw_drivers.pcsc_calls.time", Clock(name))
+
+    yield begin
+    for gate in two.held.values():
+        gate.open.set()
+
+
 @pytest.mark.parametrize("address", ["pcsc:serial=55021722297869", "pcsc:?reader=55021722297869"])
 @pytest.mark.parametrize("held", [LIBCCID, "K3000 ＠"])  # noqa: RUF001
-def test_reader_that_is_kept_busy_does_not_hold_up_the_others(two: FakeScard, address: str, held: str) -> None:
+def test_reader_that_is_kept_busy_does_not_hold_up_the_others(
+    two: FakeScard, hold: Callable[[str], None], address: str, held: str
+) -> None:
     two.states = {held: PRESENT | INUSE, OTHER: EMPTY}
-    two.held[held] = Gate(lambda: None)
-    assert open_reader(two, address, connect=1).name == OTHER
-    two.held[held].open.set()
+    hold(held)
+    assert open_reader(two, address).name == OTHER
 
 
-def test_number_of_a_reader_that_is_kept_busy_is_not_known(two: FakeScard) -> None:
+def test_number_of_a_reader_that_is_kept_busy_is_not_known(two: FakeScard, hold: Callable[[str], None]) -> None:
     two.states[LIBCCID] = PRESENT | INUSE
-    two.held[LIBCCID] = Gate(lambda: None)
-    message = refusal(two, "pcsc:serial=53692013000000", connect=1)
+    hold(LIBCCID)
+    message = refusal(two, "pcsc:serial=53692013000000")
     assert f"{LIBCCID!r} (serial number not known, card, in use)" in message
-    two.held[LIBCCID].open.set()
 
 
 @pytest.mark.parametrize("answer", [[NO_READERS, []], [0, []]])

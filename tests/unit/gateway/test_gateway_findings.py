@@ -191,6 +191,17 @@ def test_an_alert_is_the_gateways_word_whatever_stands_behind_it() -> None:
     assert found(error).finding == Finding.PROTOCOL_VERSION
 
 
+def test_a_curve_that_only_tls13_takes_is_a_finding_of_its_own() -> None:
+    where = situation()
+    where.schemes = (SignatureScheme.ECDSA_SECP256R1_SHA256,)
+    where.observer.client_hello = ClientHello(versions=(0x0304,), suites=(0x1302,), groups=(25,), schemes=())
+    error = tls("TLSV1_ALERT_PROTOCOL_VERSION")
+    assert "RSA-PSS" not in found(error, where).message
+    error.__cause__ = AlgorithmNotSupported("The key is on this curve.", layer=Layer.TLS)
+    assert found(error, where).finding == Finding.KEY_CURVE
+    assert found(error, where).message.endswith(": The key is on this curve.")
+
+
 def test_a_key_that_cannot_do_what_was_asked_is_a_finding() -> None:
     error = tls("CALLBACK_FAILED")
     error.__cause__ = AlgorithmNotSupported("It wants this, the key does that.", layer=Layer.TLS)

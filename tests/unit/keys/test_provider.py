@@ -553,10 +553,42 @@ def test_an_unknown_card_is_named_by_its_atr() -> None:
 def test_literal_pins_and_unknown_names_are_refused() -> None:
     with pytest.raises(ConfigurationError):
         demail_hw.open_provider("sim:", pin="123456")
-    with pytest.raises(ValueError, match="nks-9"):
-        demail_hw.open_provider("sim:", which="nks-9")
+    with pytest.raises(ValueError, match="which is one of these: global, puk, nks-1, nks-2, sigg-1, sigg-2") as caught:
+        demail_hw.open_provider("sim:", which="123456")
+    assert "123456" not in str(caught.value)
+    assert caught.value.__suppress_context__
     with pytest.raises(ValueError, match="scheme"):
         demail_hw.open_provider("netkey3")
+
+
+@pytest.mark.parametrize(
+    ("card", "which", "role", "remedy"),
+    [
+        ("signature-card-v2", "sigg-1", "signature", "Name a PIN that opens one (which= or --which): global."),
+        ("netkey3", "sigg-1", "encryption", "Name a PIN that opens one (which= or --which): global, nks-1, nks-2."),
+    ],
+)
+def test_a_pin_that_opens_no_such_key(card: str, which: str, role: str, remedy: str) -> None:
+    with (
+        demail_hw.open_provider(f"sim:{card}", which=which) as provider,
+        pytest.raises(KeyNotFound, match=f"The PIN {which} opens no {role} key") as caught,
+    ):
+        provider.identity(role)
+    assert caught.value.remedy == remedy
+
+
+def test_an_unknown_role_is_told_which_there_are() -> None:
+    with (
+        demail_hw.open_provider("sim:") as provider,
+        pytest.raises(ValueError, match="no key role 'seal'; there are: signature, encryption, authentication"),
+    ):
+        provider.identity("seal")
+
+
+@pytest.mark.parametrize("uri", [None, 1, b"sim:"])
+def test_what_is_no_address_at_all(uri: object) -> None:
+    with pytest.raises(TypeError, match="the address is an Address, or its text"):
+        open_provider(uri)
 
 
 @pytest.mark.parametrize("pin", [io.BytesIO(b"123456"), b"123456", 123456], ids=["stream", "bytes", "number"])

@@ -159,8 +159,9 @@ def test_openssl_refuses_the_pair_as_well(root, card_key, rsa_key, monkeypatch):
 
 def test_a_key_too_small_for_this_openssl_is_refused(root, card_key):
     card_key.software = rsa.generate_private_key(public_exponent=65537, key_size=1024)
-    with pytest.raises(CertificateError, match="ee key too small"):
+    with pytest.raises(CertificateError, match="ee key too small") as caught:
         client_context(root.identity(card_key))
+    assert "2048 bits" in caught.value.remedy
 
 
 def test_the_issuers_are_sent_with_the_certificate(root, make_issuer, card_key, ca_file, make_server, shake_hands):

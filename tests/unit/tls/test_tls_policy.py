@@ -3,7 +3,7 @@ import ssl
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from demail_hw.errors import AlgorithmNotSupported
+from demail_hw.errors import AlgorithmNotSupported, Layer
 from demail_hw.tls import DEMAIL, TlsProfile, client_context
 from demail_hw.tls.policy import (
     LimitedKey,
@@ -87,6 +87,53 @@ def test_the_demail_profile_meets_tls13(root, card_key, ca_file, make_server, sh
     done = shake_hands(context, make_server(version=ssl.TLSVersion.TLSv1_3))
     assert done.client.version() == "TLSv1.3"
     assert card_key.calls == [("PSS", "sha256")]
+
+
+def refusal(context, server, begin):
+    """What stands behind the alert of a server that does not take the version offered; it sends it at once."""
+    ends = begin(context, server)
+    with pytest.raises(ssl.SSLWantReadError):
+        ends.client.do_handshake()
+    ends.pump()
+    with pytest.raises(ssl.SSLError, match="UNSUPPORTED_PROTOCOL"):
+        ends.server.do_handshake()
+    ends.pump()
+    with pytest.raises(ssl.SSLError, match="ALERT_PROTOCOL_VERSION") as caught:
+        ends.client.do_handshake()
+    return caught.value.__cause__
+
+
+@pytest.mark.parametrize("curve", ["secp256r1", "secp384r1"])
+def test_the_demail_profile_needs_tls13_for_a_key_on_another_curve(
+    root, ec_keys, ca_file, gateway, make_server, begin, shake_hands, curve
+):
+    context = client_context(root.identity(ec_keys[curve]), cafile=ca_file, profile=DEMAIL)
+    server = make_server(version=ssl.TLSVersion.TLSv1_3, group="secp521r1")
+    assert shake_hands(context, server).client.version() == "TLSv1.3"
+    cause = refusal(context, gateway, begin)
+    assert isinstance(cause, AlgorithmNotSupported)
+    assert cause.layer is Layer.TLS
+    assert f"'test key' is on the curve {curve}, and in TLS 1.2 the profile 'demail' takes" in cause.message
+    assert "EC keys on secp521r1 only" in cause.message
+
+
+def test_the_demail_profile_takes_a_key_on_its_own_curve(root, ec_keys, ca_file, gateway, shake_hands):
+    context = client_context(root.identity(ec_keys["secp521r1"]), cafile=ca_file, profile=DEMAIL)
+    assert shake_hands(context, gateway).client.version() == "TLSv1.2"
+
+
+def test_a_profile_without_tls13_refuses_a_key_on_another_curve(root, ec_keys):
+    old = TlsProfile(name="old", maximum_version=ssl.TLSVersion.TLSv1_2, group="secp521r1")
+    with pytest.raises(AlgorithmNotSupported, match=r"'test key' is on the curve secp256r1.* 'old'") as caught:
+        client_context(root.identity(ec_keys["secp256r1"]), profile=old)
+    assert "TLS 1.3" in caught.value.remedy
+
+
+@pytest.mark.parametrize("group", ["prime256v1", ""])
+def test_a_curve_is_the_same_by_either_name(root, ec_keys, group):
+    profile = TlsProfile(name="other", maximum_version=ssl.TLSVersion.TLSv1_2, group=group)
+    context = client_context(root.identity(ec_keys["secp256r1"]), profile=profile)
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

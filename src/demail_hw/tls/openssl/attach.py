@@ -2,13 +2,13 @@
 
 import ctypes
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from demail_hw.errors import CertificateError, Layer
+from demail_hw.errors import AlgorithmNotSupported, CertificateError, Layer
 from demail_hw.identity import PrivateKey
 from demail_hw.tls.openssl.context_pointer import ssl_ctx_of
 from demail_hw.tls.openssl.failures import Failures
@@ -27,13 +27,15 @@ _DER: Final = Encoding.DER
 
 
 class AttachedKey:
-    """What a context holds: its key, and where the key's exceptions are found."""
+    """What a context holds: its key, and where the key's exceptions are found. ``one_version``: if the key is the
+    reason why only one version of TLS is offered, this says so to whoever speaks to a server that refuses it."""
 
-    __slots__ = ("failures", "key")
+    __slots__ = ("failures", "key", "one_version")
 
     def __init__(self, key: RegisteredKey, failures: Failures) -> None:
         self.key = key
         self.failures = failures
+        self.one_version: Callable[[], AlgorithmNotSupported] | None = None
 
 
 def attached_key(context: ssl.SSLContext) -> AttachedKey | None:
@@ -43,7 +45,7 @@ def attached_key(context: ssl.SSLContext) -> AttachedKey | None:
 
 def attach_key(
     context: ssl.SSLContext, private_key: PrivateKey, certificate: x509.Certificate, chain: Sequence[x509.Certificate]
-) -> None:
+) -> AttachedKey:
     """Make ``private_key`` the client key of a context. ``chain``: what is sent after the certificate.
     A context for which this fails is of no more use.
 
@@ -64,7 +66,9 @@ def attach_key(
         finally:
             provider.library.functions.EVP_PKEY_free(pkey)
     provider.failures.take()
-    setattr(context, _ATTRIBUTE, AttachedKey(key, provider.failures))
+    attached = AttachedKey(key, provider.failures)
+    setattr(context, _ATTRIBUTE, attached)
+    return attached
 
 
 def _use_certificate(
@@ -100,6 +104,11 @@ def _use_key(provider: OpenSslKeyProvider, pointer: int, key: RegisteredKey, pke
 
 
 def _refused(provider: OpenSslKeyProvider, what: str) -> CertificateError:
-    error = CertificateError(f"OpenSSL refused {what} ({provider.library.take_reason()}).", layer=Layer.TLS)
+    error = CertificateError(
+        f"OpenSSL refused {what} ({provider.library.take_reason()}).",
+        remedy="See that the card's keys and certificates are strong enough for TLS (RSA from 2048 bits on); if not, "
+        "use another card.",
+        layer=Layer.TLS,
+    )
     error.__cause__ = provider.failures.take()
     return error
