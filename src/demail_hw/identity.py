@@ -30,7 +30,8 @@ class Identity:
     """A private key with its certificate.
 
     ``chain``: the issuers above ``certificate`` as far as they are known, nearest first, root included
-    if it is there. ``label``: what the card calls the key, for people.
+    if it is there. ``label``: what the card calls the key, for people. ``further_certificates``: others of the same
+    key, such as the card's own beside one that was imported; what is encrypted for them the key decrypts too.
     """
 
     role: KeyRole
@@ -38,3 +39,4 @@ class Identity:
     private_key: PrivateKey
     certificate: x509.Certificate
     chain: tuple[x509.Certificate, ...] = ()
+    further_certificates: tuple[x509.Certificate, ...] = ()

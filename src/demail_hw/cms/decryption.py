@@ -34,7 +34,7 @@ def decrypt(message: bytes, identity: Identity) -> bytes:
             remedy="Use a card with an RSA encryption key, and have messages encrypted with its certificate.",
         )
     enveloped = EnvelopedData.decode(cms_octets(message))
-    recipient = recipient_for(identity.certificate, enveloped.recipients)
+    recipient = recipient_for((identity.certificate, *identity.further_certificates), enveloped.recipients)
     content = content_cipher(enveloped.content)
     wrapping = key_transport_padding(recipient.key_encryption)
     return content.decrypt(unwrap_key(recipient, private_key, wrapping, content.key_size))

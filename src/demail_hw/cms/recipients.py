@@ -21,15 +21,17 @@ _NAMED: Final = 3
 """Recipients that an error names; a message to a mailing list has hundreds."""
 
 
-def recipient_for(certificate: x509.Certificate, recipients: Sequence[RecipientInfo]) -> KeyTransRecipientInfo:
-    """The part of the message that is for this certificate.
+def recipient_for(
+    certificates: Sequence[x509.Certificate], recipients: Sequence[RecipientInfo]
+) -> KeyTransRecipientInfo:
+    """The part of the message that is for one of these certificates of a key.
 
     :class:`~demail_hw.errors.WrongRecipient` says whom the message is for, if it is for others.
     """
-    ours = [one for one in _transported(recipients) if _is_for(one.recipient, certificate)]
+    ours = [one for one in _transported(recipients) for each in certificates if _is_for(one.recipient, each)]
     if not ours:
         raise WrongRecipient(
-            f"The message is not encrypted for this certificate (serial number {certificate.serial_number:X}), "
+            f"The message is not encrypted for this certificate (serial number {certificates[0].serial_number:X}), "
             f"but for {_others(recipients)}.",
             remedy="Use the key of one of these, or ask the sender to encrypt with this certificate.",
         )

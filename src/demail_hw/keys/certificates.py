@@ -82,22 +82,25 @@ def _first_object(content: bytes) -> tuple[tlv.Tlv, bytes]:
 
 
 class KeyCertificate(NamedTuple):
-    """A key's certificate. ``paired``: whether its public key was compared with the card's own (EF.PK)."""
+    """A key's certificate. ``paired``: whether its public key was compared with the card's own (EF.PK). ``further``:
+    the other certificates of this public key."""
 
     certificate: x509.Certificate
     paired: bool
+    further: tuple[x509.Certificate, ...] = ()
 
 
 def read_key_certificate(card: TcosCard, key: KeySlot, *, deadline: Deadline) -> KeyCertificate:
-    """The certificate of a key; inside a transaction.
+    """The certificates of a key; inside a transaction.
 
-    It is the first of the key's certificate files whose public key is the key's own (EF.PK); where the card has no
+    Its certificate is that in the first of its files whose public key is the key's own (EF.PK); where the card has no
     EF.PK, the first at all. A broken file is passed over, with a warning, if another one has it.
     Errors: :class:`~demail_hw.errors.KeyNotFound` if there is no certificate,
     :class:`~demail_hw.errors.CertificateError` if it is broken, cannot be read, or belongs to another key.
     """
     expected = _read_public_key(card, key, deadline)
     problems: list[CertificateError] = []
+    found: list[x509.Certificate] = []
     for file_id in key.certificate_files:
         try:
             certificate = _read_certificate(card, key.application, file_id, deadline)
@@ -107,13 +110,16 @@ def read_key_certificate(card: TcosCard, key: KeySlot, *, deadline: Deadline) ->
         if certificate is None:
             continue
         if expected is None or _numbers(certificate) == expected:
-            _warn_of(problems)
-            return KeyCertificate(certificate, paired=expected is not None)
-        problems.append(_stranger(key, file_id))
-    if problems:
+            found.append(certificate)
+        else:
+            problems.append(_stranger(key, file_id))
+    if not found:
         _warn_of(problems[1:])
-        raise problems[0]
-    raise KeyNotFound(f"The card holds no certificate for the {key.label}.")
+        raise problems[0] if problems else KeyNotFound(f"The card holds no certificate for the {key.label}.")
+    _warn_of(problems)
+    public_key = found[0].public_key()
+    further = tuple(other for other in found[1:] if other.public_key() == public_key)
+    return KeyCertificate(found[0], paired=expected is not None, further=further)
 
 
 def read_public_key(card: TcosCard, key: KeySlot, *, deadline: Deadline) -> CertificatePublicKeyTypes | None:

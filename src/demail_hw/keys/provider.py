@@ -210,8 +210,8 @@ class TcosKeyProvider:
         # A broken certificate spoils its own key, not the others; it is raised when that key is asked for.
         try:
             with self._session.transaction() as deadline:
-                certificate, paired = read_key_certificate(self._session.card, key, deadline=deadline)
-            private_key = card_private_key(key, certificate.public_key(), operations, paired=paired)
+                found = read_key_certificate(self._session.card, key, deadline=deadline)
+            private_key = card_private_key(key, found.certificate.public_key(), operations, paired=found.paired)
         except (CertificateError, KeyNotFound) as error:
             _LOG.warning("%s", error)
             return error
@@ -219,8 +219,9 @@ class TcosKeyProvider:
             role=key.role,
             label=key.label,
             private_key=private_key,
-            certificate=certificate,
-            chain=build_chain(certificate, issuers),
+            certificate=found.certificate,
+            chain=build_chain(found.certificate, issuers),
+            further_certificates=found.further,
         )
 
     @property

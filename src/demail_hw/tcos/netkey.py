@@ -88,10 +88,10 @@ class _System:
     def keys(self) -> tuple[KeySlot, ...]:
         """Three in NKS, one in SigG."""
         return (
-            self._key(NKS, 0x80, KeyRole.SIGNATURE, self.pads, 0x4531, (0xC000, 0x4331, 0x4332)),
-            self._key(NKS, 0x81, KeyRole.ENCRYPTION, self.raw, 0x45B1, (0xC200, 0x43B1, 0x43B2)),
+            self._key(NKS, 0x80, KeyRole.SIGNATURE, self.pads, 0x4531, (0x4331, 0x4332, 0xC000)),
+            self._key(NKS, 0x81, KeyRole.ENCRYPTION, self.raw, 0x45B1, (0x43B1, 0x43B2, 0xC200)),
             self._key(
-                NKS, 0x82, KeyRole.AUTHENTICATION, self.raw, 0x4571, (self.authentication_certificate, 0x4371, 0x4372)
+                NKS, 0x82, KeyRole.AUTHENTICATION, self.raw, 0x4571, (0x4371, 0x4372, self.authentication_certificate)
             ),
             self._key(SIGG, self.sigg_reference, KeyRole.SIGNATURE, self.pads, 0x4531, (0xC000,)),
         )

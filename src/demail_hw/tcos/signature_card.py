@@ -49,9 +49,9 @@ SIGNATURE_CARD_V2: Final = Profile(
     atrs=("3B9F968131FE9D006405A0030431C073F701D000900028",),
     main=NKS,
     keys=(
-        _key(0x80, KeyRole.SIGNATURE, (0xC000, 0x4331, 0x4332)),
-        _key(0x81, KeyRole.ENCRYPTION, (0xC200, 0x43B1, 0x43B2)),
-        _key(0x82, KeyRole.AUTHENTICATION, (0xC500, 0x4371, 0x4372)),
+        _key(0x80, KeyRole.SIGNATURE, (0x4331, 0x4332, 0xC000)),
+        _key(0x81, KeyRole.ENCRYPTION, (0x43B1, 0x43B2, 0xC200)),
+        _key(0x82, KeyRole.AUTHENTICATION, (0x4371, 0x4372, 0xC500)),
     ),
     pins=(
         PinSlot(PinName.GLOBAL, 0x03, NKS, frozenset({NKS}), PinName.PUK, range(6, 25)),

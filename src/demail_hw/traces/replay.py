@@ -18,7 +18,6 @@ from typing import Final
 from demail_hw.address import Address
 from demail_hw.errors import (
     CardMute,
-    CardRemoved,
     ConfigurationError,
     DeadlineExceeded,
     Layer,
@@ -29,6 +28,7 @@ from demail_hw.errors import (
 )
 from demail_hw.interfaces import Buffers, CardLimits, CardLock, Deadline, ReaderInfo, ShareMode, Timeouts
 from demail_hw.iso7816.trace import EXTENDED_LIMITS, MASKED, Trace, TraceEntry, mask
+from demail_hw.lost_connection import CLOSED
 from demail_hw.traces.files import read_trace
 from demail_hw.transaction_lock import TransactionLock
 
@@ -180,7 +180,7 @@ class ReplayConnection:
 
     def _check_alive(self) -> None:
         if not self._alive:
-            raise CardRemoved("The connection to the card was closed before.", outcome=Outcome.NOT_SENT)
+            raise CLOSED.error()
 
     def close(self) -> None:
         """Take no more commands. Never raises; closing twice is allowed."""

@@ -10,9 +10,10 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization.pkcs7 import PKCS7EnvelopeBuilder
 
 import demail_hw
-from demail_hw import Identity, KeyRole, PinName, Timeouts
+from demail_hw import Identity, KeyRole, PinName, Timeouts, cms
 from demail_hw.errors import (
     AlgorithmNotSupported,
     CardError,
@@ -36,6 +37,7 @@ from demail_hw_simulators.ca import telesec_ca
 from demail_hw_simulators.card.personalities import open_card
 from demail_hw_simulators.interfaces import SimulatedCard
 from demail_hw_simulators.sim_reader import SimulatedReader
+from issued import issue
 
 PKCS1, SHA256 = padding.PKCS1v15(), hashes.SHA256()
 PSS = padding.PSS(padding.MGF1(SHA256), padding.PSS.DIGEST_LENGTH)
@@ -442,10 +444,23 @@ def test_a_broken_file_does_not_hide_a_good_one(broken: bytes, caplog: pytest.Lo
     assert "C000" in caplog.text
 
 
+def test_an_imported_certificate_goes_before_the_cards_own_and_both_are_decrypted_for() -> None:
+    before = provider_of(open_card("netkey3")).identity(KeyRole.ENCRYPTION)
+    assert before.further_certificates == ()
+    imported = issue(before.certificate.public_key())
+    card = WithFile(0x43B1, imported.public_bytes(Encoding.DER))
+    identity = provider_of(card).identity(KeyRole.ENCRYPTION)
+    assert identity.certificate == imported
+    assert identity.further_certificates == (before.certificate,)
+    for recipient in (imported, before.certificate):
+        envelope = PKCS7EnvelopeBuilder().set_data(b"secret").add_recipient(recipient).encrypt(Encoding.DER, [])
+        assert cms.decrypt(envelope, identity) == b"secret"
+
+
 def test_a_broken_file_is_told_of_before_one_of_another_key() -> None:
-    card = WithFile(0xC000, b"\x30\x82\x10\x00garbage")
-    card.card = WithFile(0x4331, der_of(KeyRole.ENCRYPTION))
-    with pytest.raises(CertificateError, match="C000"):
+    card = WithFile(0x4331, b"\x30\x82\x10\x00garbage")
+    card.card = WithFile(0xC000, der_of(KeyRole.ENCRYPTION))
+    with pytest.raises(CertificateError, match="4331"):
         provider_of(card).identity(KeyRole.SIGNATURE)
 
 
@@ -553,7 +568,9 @@ def test_an_unknown_card_is_named_by_its_atr() -> None:
 def test_literal_pins_and_unknown_names_are_refused() -> None:
     with pytest.raises(ConfigurationError):
         demail_hw.open_provider("sim:", pin="123456")
-    with pytest.raises(ValueError, match="which is one of these: global, puk, nks-1, nks-2, sigg-1, sigg-2") as caught:
+    with pytest.raises(
+        ValueError, match="which is one of these: global, puk, nks-1, nks-2, sigg-1, sigg-2"
+    ) as caught:
         demail_hw.open_provider("sim:", which="123456")
     assert "123456" not in str(caught.value)
     assert caught.value.__suppress_context__

@@ -121,7 +121,7 @@ def test_a_pin_opens_each_file_that_can_be_written(profile: Profile) -> None:
         (IDKEY, "DF07/4331 DF07/4332 DF08/4331 DF07/4333 DF08/4332 DF08/4333"),
         (
             SIGNATURE_CARD_V2,
-            "NKS/C000 NKS/4331 NKS/4332 NKS/C200 NKS/43B1 NKS/43B2 NKS/C500 NKS/4371 NKS/4372 NKS/C201",
+            "NKS/4331 NKS/4332 NKS/C000 NKS/43B1 NKS/43B2 NKS/C200 NKS/4371 NKS/4372 NKS/C500 NKS/C201",
         ),
     ],
     ids=lambda value: value.name if isinstance(value, Profile) else "",
