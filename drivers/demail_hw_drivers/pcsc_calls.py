@@ -13,7 +13,9 @@ from demail_hw.interfaces import Deadline
 __all__ = ["CallThread", "call_each"]
 
 _Result = TypeVar("_Result")
-_LONGEST_WAIT: Final = threading.TIMEOUT_MAX
+_SLICE_SECONDS: Final = 0.5
+"""A signal that comes just before a thread waits for a lock is not noticed until that wait ends: Ctrl-C may take this
+long."""
 
 
 class _Call(Generic[_Result]):
@@ -43,9 +45,12 @@ class _Call(Generic[_Result]):
         self._done.release()
         return True
 
-    def wait(self, seconds: float) -> bool:
+    def wait(self, deadline: Deadline) -> bool:
         """Is it done?"""
-        return self._done.acquire(timeout=min(seconds, _LONGEST_WAIT))
+        while (left := deadline - time.monotonic()) > _SLICE_SECONDS:
+            if self._done.acquire(timeout=_SLICE_SECONDS):
+                return True
+        return self._done.acquire(timeout=max(0.0, left))
 
     def give_up(self) -> bool:
         """Stop waiting. False if it is done, or will be in a moment."""
@@ -95,8 +100,7 @@ class CallThread:
         Nothing is called if the deadline is over already. One thread at a time.
         """
         self.check_process()
-        left = deadline - time.monotonic()
-        if left <= 0:
+        if deadline <= time.monotonic():
             raise DeadlineExceeded(
                 "The deadline was over before anything was sent.",
                 layer=Layer.READER,
@@ -106,7 +110,7 @@ class CallThread:
         call = _Call(function)
         try:
             self._put(call)
-            if not call.wait(left) and call.give_up():
+            if not call.wait(deadline) and call.give_up():
                 raise late()
         except BaseException:
             self._lose(call)
@@ -170,7 +174,7 @@ def call_each(calls: Mapping[str, Callable[[], _Result]], *, deadline: Deadline)
     threads = [threading.Thread(target=call.run, name=name, daemon=True) for name, call in started.items()]
     for thread in threads:
         thread.start()
-    done = {name: call for name, call in started.items() if call.wait(_left(deadline)) or not call.give_up()}
+    done = {name: call for name, call in started.items() if call.wait(deadline) or not call.give_up()}
     for thread, name in zip(threads, started, strict=True):
         if name in done:
             thread.join(_left(deadline))
