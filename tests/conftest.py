@@ -5,10 +5,15 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
+import hypothesis
 import pytest
 
 from debian_packages import find_program, packages
 from pcscd import PrivatePcscd
+
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 REAL = pathlib.Path(__file__).parent / "real"
 PACKAGE_OF = {package.program: package.name for package in packages()}
