@@ -100,9 +100,9 @@ def test_list(card: SimulatedTcosCard, uri: str) -> None:
     done = run("certs", "list", uri)
     assert (done.returncode, done.stderr) == (0, b"")
     lines = done.stdout.decode().splitlines()
-    assert lines[0].startswith("NKS/C000   card certificate            NetKey signature key: CN=Beispiel GmbH (TEST)")
-    assert lines[1] == "NKS/4331   user certificate, writable  empty"
-    assert lines[2].startswith("NKS/4332   user certificate, writable  broken: ")
+    assert lines[0] == "NKS/4331   user certificate, writable  empty"
+    assert lines[1].startswith("NKS/4332   user certificate, writable  broken: ")
+    assert lines[2].startswith("NKS/C000   card certificate            NetKey signature key: CN=Beispiel GmbH (TEST)")
     found = {entry["file"]: entry for entry in good("certs", "list", uri)["certificates"]}
     assert found["NKS/C500"]["role"] == "authentication"
     assert found["NKS/C500"]["key"] == "82"

@@ -142,8 +142,8 @@ class KeySlot:
 
     ``reference``: DO 84 of MANAGE SECURITY ENVIRONMENT. ``public_key_file``: None where only the certificate tells.
     ``certificate_files``: where its certificates may be; one that was imported goes before the card's own.
-    ``decrypts``: whether it is meant for decryption too. ``curves``: those that an EC key can be on, by cryptography's
-    names. ``once``: whether a signature uses up the PINs that open it.
+    ``decrypts``: whether it is meant for decryption too. ``curves``: those that an EC key can be on, by the names of
+    cryptography. ``once``: whether a signature uses up the PINs that open it.
     """
 
     reference: int
