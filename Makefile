@@ -39,7 +39,8 @@ test: check  ## check, and the rest: contract, integration, and programs that no
 	$(bin)/python -c 'import smartcard.scard' 2>/dev/null \
 	  || $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,pcsc]' \
 	  || test -n "$$CI" || real=; \
-	$(bin)/pytest tests/contract tests/integration tests/real -m '$(MARKS)' $$real
+	$(bin)/pytest -q -n 2 --dist worksteal tests/contract tests/integration -m '$(MARKS)' $$real && \
+	$(bin)/pytest tests/real -m '$(MARKS)' $$real
 
 full: PYTHON_OLDEST ?= $(shell $(PYTHON) scripts/find_python.py oldest)
 full: PYTHON_NEWEST ?= $(shell $(PYTHON) scripts/find_python.py newest)
