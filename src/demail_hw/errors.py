@@ -243,13 +243,13 @@ class PinIncorrect(CardError):
 class PinBlocked(CardError):
     """No tries are left."""
 
-    default_remedy = "Unblock it with its PUK: demail-hw pin unblock; no PIN is tried until then."
+    default_remedy = "See which PIN unblocks it: demail-hw pin status; no PIN is tried until then."
 
 
 class PinNotInitialized(CardError):
     """The card still has its transport PIN (NullPIN)."""
 
-    default_remedy = "Set the first PIN: demail-hw pin initialize."
+    default_remedy = "See what to do first: demail-hw pin status."
 
 
 class SecurityStatus(CardError):

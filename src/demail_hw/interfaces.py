@@ -355,7 +355,7 @@ class PinRecord:
     """What a ledger knows of a PIN: nothing from which it could be guessed.
 
     ``at``: when it was noted, with a time zone. ``retries_left``: the counter before the command, if it
-    was told.
+    was told and can prove later what became of it; after a refusal, what the card said with it.
     """
 
     state: PinRecordState

@@ -125,14 +125,14 @@ def test_f69_power_loss_in_change(
     bench.card.faults["CHANGE"] = cut(bench.card)
     changed = bench.run("pin", "change", "{card}", "--pin", "{0}", "--new", "{1}", pins=[RIGHT, NEW])
     assert changed.returncode == ExitCode.CARD
-    assert "Verify the new PIN yourself" in changed.stderr
+    assert "Verify the new PIN at the terminal" in changed.stderr
     assert (state(bench), bench.records["global"].operation) == (PENDING, PinOperation.CHANGE)
     for pin in (RIGHT, NEW):
         stopped = bench.run_sign(pin)
         assert stopped.returncode == ExitCode.PIN
         assert "How the attempt to change the PIN global" in stopped.stderr
-        assert "Verify the new PIN yourself" in stopped.stderr
-    assert "Verify the new PIN yourself" in bench.run("pin", "status", "{card}").stdout
+        assert "Verify the new PIN at the terminal" in stopped.stderr
+    assert "Verify the new PIN at the terminal" in bench.run("pin", "status", "{card}").stdout
     assert bench.card.sent == ["CHANGE"]
     # The person goes the way: the new one, and if the card refuses it, the old one.
     for pin in (NEW, RIGHT):
@@ -155,7 +155,7 @@ def test_f69_sigkill_in_change(bench: Bench, acted: bool) -> None:
         gate.open()
     assert state(bench) is PENDING
     for pin in (RIGHT, NEW):
-        assert "Verify the new PIN yourself" in bench.sign(pin)["remedy"]
+        assert "Verify the new PIN at the terminal" in bench.sign(pin)["remedy"]
     assert bench.card.sent == ["CHANGE"]
 
 
@@ -235,7 +235,7 @@ def test_f83_blocked(bench: Bench, status: str) -> None:
         blocked = bench.run_sign()
         assert blocked.returncode == ExitCode.PIN
         assert "blocked" in blocked.stderr
-        assert "PUK" in blocked.stderr
+        assert "PIN puk" in blocked.stderr
     assert bench.card.sent == []
     assert bench.card.puk.tries == TRIES
 

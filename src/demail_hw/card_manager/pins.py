@@ -6,7 +6,7 @@ from demail_hw.card_manager.pin_states import PinReport, describe
 from demail_hw.errors import KeyNotFound
 from demail_hw.interfaces import PinLedger, PinRecord
 from demail_hw.keys.card_session import CardSession
-from demail_hw.keys.pin_guard import KEPT_TRIES, PinGuard, puk_of
+from demail_hw.keys.pin_guard import KEPT_TRIES, PinGuard
 from demail_hw.secrets import PinSource
 from demail_hw.tcos.layout import PinName, PinSlot
 
@@ -45,9 +45,9 @@ class PinManager:
             self._guard.check(self._card, self._slot(name), deadline=deadline)
 
     def check_unblocking(self, name: PinName) -> None:
-        """Raise if the PIN that unblocks this one may not be sent now. Sends none."""
+        """Raise if this PIN cannot be unblocked, or the one that does it may not be sent now. Sends none."""
         with self._session.transaction() as deadline:
-            self._guard.check(self._card, puk_of(self._card, self._slot(name)), deadline=deadline)
+            self._guard.check_unblocking(self._card, self._slot(name), deadline=deadline)
 
     def check_initializing(self, name: PinName) -> None:
         """Raise unless this PIN was never set. Sends none."""

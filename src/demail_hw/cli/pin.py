@@ -141,7 +141,7 @@ def unblock_command(
 @json_option
 def initialize_command(address: Address, which: str, new: str, dry_run: bool, report: Report) -> None:
     """Set the first PIN in place of the card's NullPIN."""
-    with manage(address) as manager:
+    with manage(address, attended=new == _PROMPT) as manager:
         if dry_run:
             manager.pins.check_initializing(PinName(which))
             return _would(report, which, "CHANGE REFERENCE DATA with the NullPIN and the first PIN")

@@ -11,32 +11,23 @@ from demail_hw.errors import (
     HardwareError,
     Outcome,
     PinBlocked,
+    PinIncorrect,
     PinNotInitialized,
     PinRefused,
     PinRequired,
 )
 from demail_hw.interfaces import Deadline, PinLedger, PinOperation, PinPage, PinRecord, PinRecordState
+from demail_hw.keys.pin_remedies import after_refusal, first_pin, spend_a_try, unblocking, way_back
 from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit, PinSource
 from demail_hw.tcos.card import PinState, PinStatus, TcosCard
 from demail_hw.tcos.layout import PinSlot
 
-__all__ = ["KEPT_TRIES", "WAYS_BACK", "PinGuard", "check_form", "puk_of"]
+__all__ = ["KEPT_TRIES", "PinGuard", "check_form", "puk_of"]
 
 _LOG = logging.getLogger(__name__)
 
 KEPT_TRIES: Final = 2
 """How many tries are left to people: no PIN is sent unless the card has more."""
-
-WAYS_BACK: Final[Mapping[PinOperation, str]] = {
-    PinOperation.VERIFY: "See how many tries are left (demail-hw pin status), then verify it yourself (pin verify).",
-    PinOperation.CHANGE: "Verify the new PIN yourself (demail-hw pin verify); if the card refuses it, the old one "
-    "counts still.",
-    PinOperation.UNBLOCK: "See whether the PIN has its tries again (demail-hw pin status): if so the new one "
-    "counts, verify it (pin verify); if not, unblock it again.",
-    PinOperation.INITIALIZE: "See whether it still is the NullPIN (demail-hw pin status): if so initialize it again; "
-    "if not, verify the new one (pin verify).",
-}
-"""What a person does when nobody noted how a command with a PIN ended."""
 
 
 class PinGuard:
@@ -46,9 +37,8 @@ class PinGuard:
     refusal counts in every process, until a person clears it. ``kept``: tries that are not spent. ``attended``: a
     person types the PIN, who may go on where the ledger stops a service; the counter is kept all the same.
 
-    To open a key has two steps, so that nobody holds the card while a person types: :meth:`is_open` and
-    :meth:`verify` are each called inside a transaction, and :meth:`ask` between them, outside. The counter is read in
-    both.
+    To open a key has two steps, so that nobody holds the card while a person types: :meth:`is_open` and :meth:`open`
+    are each called inside a transaction, and :meth:`ask` between them, outside. The counter is read in both.
 
     A card that says that it has the PIN verified counts as open only if it took the PIN from this guard before; to
     anybody else that proves nothing, for another program may have verified it.
@@ -86,6 +76,10 @@ class PinGuard:
         """How the PIN is. Sends none, and raises as :meth:`is_open` does if it may not be sent."""
         return self._admit(card, pin, self._ledger.records(self._serial), deadline=deadline)
 
+    def check_unblocking(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> None:
+        """Raise if the PIN cannot be unblocked, or the one that unblocks it may not be sent. Sends none."""
+        self._admit_unblocking(card, pin, self._ledger.records(self._serial), deadline=deadline)
+
     def check_null_pin(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> PinStatus:
         """How the PIN is. :class:`~demail_hw.errors.PinRefused` unless it was never set, and may be."""
         return self._admit_null_pin(card, pin, self._ledger.records(self._serial), deadline=deadline)
@@ -103,22 +97,33 @@ class PinGuard:
             raise
         return secret
 
+    def open(self, card: TcosCard, pin: PinSlot, secret: Pin, *, deadline: Deadline) -> None:
+        """Open the card with the PIN, unless it is open by now: one VERIFY at the most. Errors: as :meth:`verify`."""
+        if card.is_verified(pin):
+            return
+        with self._ledger.page(self._serial, deadline=deadline) as page:
+            status = self._admit(card, pin, page.records, deadline=deadline)
+            if not self._counts_as_open(pin, status):
+                self._verify(card, pin, secret, page, status, deadline=deadline)
+
     def verify(self, card: TcosCard, pin: PinSlot, secret: Pin, *, deadline: Deadline) -> None:
-        """Open the card with the PIN, unless it is open by now: one VERIFY at the most.
+        """One VERIFY, whether the card is open or not: what it says is said of this PIN.
 
         Errors: those of :meth:`is_open`, nothing was sent; :class:`~demail_hw.errors.PinIncorrect`: the card said no;
         any other on the way: the outcome says whether the card may have seen it. It is not sent again.
         """
-        if card.is_verified(pin):
-            return
-        check_form(secret, pin)
         with self._ledger.page(self._serial, deadline=deadline) as page:
             status = self._admit(card, pin, page.records, deadline=deadline)
-            if self._counts_as_open(pin, status):
-                return
-            permit = PinPermit(_GUARD_KEY, PinOperation.VERIFY, pin.reference, (secret,))
-            with _written_ahead(page, permit, {pin: status}, asked=pin):
-                card.verify(pin, permit, deadline=deadline)
+            self._verify(card, pin, secret, page, status, deadline=deadline)
+
+    def _verify(
+        self, card: TcosCard, pin: PinSlot, secret: Pin, page: PinPage, status: PinStatus, *, deadline: Deadline
+    ) -> None:
+        check_form(secret, pin)
+        self._accepted.discard(pin)
+        permit = PinPermit(_GUARD_KEY, PinOperation.VERIFY, pin.reference, (secret,))
+        with _written_ahead(page, permit, {pin: status}, asked=pin):
+            card.verify(pin, permit, deadline=deadline)
         self._accepted.add(pin)
 
     def change(self, card: TcosCard, pin: PinSlot, old: Pin, new: Pin, *, deadline: Deadline) -> None:
@@ -131,6 +136,7 @@ class PinGuard:
         check_form(new, pin)
         with self._ledger.page(self._serial, deadline=deadline) as page:
             status = self._admit(card, pin, page.records, deadline=deadline)
+            self._accepted.discard(pin)
             permit = PinPermit(_GUARD_KEY, PinOperation.CHANGE, pin.reference, (old, new))
             with _written_ahead(page, permit, {pin: status}, asked=pin):
                 card.change(pin, permit, deadline=deadline)
@@ -144,9 +150,10 @@ class PinGuard:
         check_form(puk, keeper)
         check_form(new, pin)
         with self._ledger.page(self._serial, deadline=deadline) as page:
-            status = self._admit(card, keeper, page.records, deadline=deadline)
+            statuses = self._admit_unblocking(card, pin, page.records, deadline=deadline)
+            self._accepted -= {pin, keeper}
             permit = PinPermit(_GUARD_KEY, PinOperation.UNBLOCK, pin.reference, (puk, new))
-            with _written_ahead(page, permit, {pin: PinStatus(PinState.BLOCKED, 0), keeper: status}, asked=keeper):
+            with _written_ahead(page, permit, statuses, asked=keeper):
                 card.unblock(pin, keeper, permit, deadline=deadline)
 
     def initialize(self, card: TcosCard, pin: PinSlot, new: Pin, *, deadline: Deadline) -> None:
@@ -184,10 +191,20 @@ class PinGuard:
         self._stop_after_refusal(pin, records)
         record = records.get(pin.name.value)
         status = card.pin_status(pin, deadline=deadline)
-        _check_status(pin, status, kept=self._kept)
+        _check_status(pin, status, record, kept=self._kept)
         if record is not None and record.state is PinRecordState.PENDING and not self._attended:
             _check_nothing_was_lost(pin, record, status)
         return status
+
+    def _admit_unblocking(
+        self, card: TcosCard, pin: PinSlot, records: Mapping[str, PinRecord], *, deadline: Deadline
+    ) -> Mapping[PinSlot, PinStatus]:
+        """How the PIN and the one that unblocks it are; raise if that may not be sent, or to no avail."""
+        keeper = puk_of(card, pin)
+        target = card.pin_status(pin, deadline=deadline)
+        if target.state in {PinState.ABSENT, PinState.NULL_PIN}:
+            _check_status(pin, target, None, kept=self._kept)
+        return {pin: target, keeper: self._admit(card, keeper, records, deadline=deadline)}
 
     def _admit_null_pin(
         self, card: TcosCard, pin: PinSlot, records: Mapping[str, PinRecord], *, deadline: Deadline
@@ -199,7 +216,7 @@ class PinGuard:
         if status.state is not PinState.NULL_PIN:
             raise PinRefused(
                 f"The PIN {pin.name.value} is not the NullPIN; nothing was sent.",
-                remedy="Change it with the PIN that it has now: demail-hw pin change.",
+                remedy="It was set before: change it with the PIN that it has now.",
             )
         return status
 
@@ -218,20 +235,39 @@ def _written_ahead(
     ``asked``: the PIN that the card compares. Where nobody can say how it ended, the first note stays.
     """
     before = {pin.name.value: page.records.get(pin.name.value) for pin in pins}
-    page.write(_notes(PinRecordState.PENDING, permit, pins))
+    page.write(
+        _notes(PinRecordState.PENDING, permit, {pin: _provable(pins[pin], before[pin.name.value]) for pin in pins})
+    )
     try:
         yield
     except HardwareError as error:
         if permit.spent and _is_a_no(error, permit):
-            _note(page, {**before, **_notes(PinRecordState.REFUSED, permit, {asked: pins[asked]})})
+            _note(
+                page, {**before, **_notes(PinRecordState.REFUSED, permit, {asked: _left_after(error, pins[asked])})}
+            )
         elif permit.spent and permit.operation is not PinOperation.VERIFY:
-            error.remedy = WAYS_BACK[permit.operation]
+            error.remedy = way_back(next(iter(pins)), permit.operation)
         raise
     finally:
         # Only what never became a command is surely no attempt, whatever reader and server say.
         if not permit.spent:
             _note(page, before)
     _note(page, _notes(PinRecordState.ACCEPTED, permit, pins))
+
+
+def _provable(status: PinStatus, before: PinRecord | None) -> PinStatus:
+    """What a counter can prove later of an attempt without an end: nothing, if it would cover up a refusal or another
+    attempt without an end."""
+    if before is None or before.state is PinRecordState.ACCEPTED:
+        return status
+    return PinStatus(status.state)
+
+
+def _left_after(error: HardwareError, before: PinStatus) -> PinStatus:
+    """The tries after a refusal, as the card said them with it."""
+    if isinstance(error, PinIncorrect):
+        return PinStatus(PinState.READY, error.retries_left)
+    return PinStatus(PinState.BLOCKED, 0) if isinstance(error, PinBlocked) else before
 
 
 def _is_a_no(error: HardwareError, permit: PinPermit) -> bool:
@@ -266,7 +302,7 @@ def _refused_before(pin: PinSlot, record: PinRecord) -> PinRefused:
     return PinRefused(
         f"The card refused the PIN {pin.name.value} at {_moment(record)}; it is not sent again until a person says "
         "so.",
-        remedy="Correct the PIN at its source, then demail-hw pin clear, or demail-hw pin verify.",
+        remedy=after_refusal(pin, record.operation),
     )
 
 
@@ -278,34 +314,41 @@ def _check_nothing_was_lost(pin: PinSlot, record: PinRecord, status: PinStatus) 
     raise PinRefused(
         f"How the attempt to {record.operation.value} the PIN {pin.name.value} at {_moment(record)} ended is not "
         "known; nothing is sent until a person says so.",
-        remedy=WAYS_BACK[record.operation],
+        remedy=way_back(pin, record.operation),
     )
 
 
-def _check_status(pin: PinSlot, status: PinStatus, *, kept: int) -> None:
+def _check_status(pin: PinSlot, status: PinStatus, record: PinRecord | None, *, kept: int) -> None:
     """Raise unless a try can be spent.
 
     A card that hides its counter, or has none, gets one: what the ledger notes of it decides about the next.
     """
     name = pin.name.value
+    left = _known_tries(status, record)
     match status.state:
-        case PinState.READY if (status.retries_left or 0) <= kept:
+        case PinState.READY | PinState.VERIFIED | PinState.UNREADABLE if left is not None and left <= kept:
             raise PinRefused(
-                f"The PIN {name} has {_tries(status.retries_left)} left, and {kept} are kept for people; nothing was "
-                "sent.",
-                remedy="Verify it yourself, where you see what you type: demail-hw pin verify --keep.",
+                f"The PIN {name} has {_tries(left)} left, and {kept} are kept for people; nothing was sent.",
+                remedy=spend_a_try(pin, left),
             )
         case PinState.BLOCKED:
-            raise PinBlocked(f"The PIN {name} is blocked.")
+            raise PinBlocked(f"The PIN {name} is blocked.", remedy=unblocking(pin))
         case PinState.NULL_PIN:
-            raise PinNotInitialized(f"The PIN {name} still is the card's NullPIN.")
+            raise PinNotInitialized(f"The PIN {name} still is the card's NullPIN.", remedy=first_pin(pin))
         case PinState.ABSENT:
             raise PinRefused(f"The card has no PIN {name}.", remedy="Name another PIN (which= or --which).")
         case PinState.READY | PinState.VERIFIED | PinState.UNREADABLE:
             return
 
 
-def _tries(count: int | None) -> str:
+def _known_tries(status: PinStatus, record: PinRecord | None) -> int | None:
+    """The counter; where the card hides it, what it said when it refused a PIN the last time."""
+    if status.retries_left is not None or record is None or record.state is not PinRecordState.REFUSED:
+        return status.retries_left
+    return record.retries_left
+
+
+def _tries(count: int) -> str:
     return "1 try" if count == 1 else f"{count} tries"
 
 
@@ -327,6 +370,7 @@ def check_form(secret: Pin, pin: PinSlot) -> None:
         )
     if any(not 0x20 < octet < 0x7F for octet in secret.buffer):
         raise PinRefused(
-            f"What was given as the PIN {pin.name.value} has characters outside printable ASCII; nothing was sent.",
-            remedy="Check the source for a byte order mark, umlauts or line ends.",
+            f"What was given as the PIN {pin.name.value} has characters that no PIN has: a blank, or what is not "
+            "printable ASCII; nothing was sent.",
+            remedy="Check the source for a blank, a byte order mark, umlauts or line ends.",
         )

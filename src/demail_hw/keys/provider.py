@@ -175,7 +175,7 @@ class _CardKey:
                 return operation(self._key, data, deadline=deadline)
         # Outside: a person may need longer to type than a command may take.
         with self._guard.ask(self._pin) as secret, self._session.transaction() as deadline:
-            self._guard.verify(self._card, self._pin, secret, deadline=deadline)
+            self._guard.open(self._card, self._pin, secret, deadline=deadline)
             return operation(self._key, data, deadline=deadline)
 
     def _is_open_still(self, deadline: Deadline) -> bool:

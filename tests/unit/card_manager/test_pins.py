@@ -10,6 +10,7 @@ import pytest
 from demail_hw.card_manager.manager import CardManager
 from demail_hw.card_manager.pins import PinManager
 from demail_hw.errors import (
+    CardError,
     CardRemoved,
     HardwareError,
     KeyNotFound,
@@ -40,7 +41,7 @@ ICCSN, OTHER = "89490173510080407136", "89490173510080407144"
 class Watched:
     """A card that writes down its PIN commands; before or after the command of one number it is taken out.
 
-    ``other``: what is in the reader from then on.
+    ``other``: what is in the reader from then on. ``refused``: the instruction that it does not take.
     """
 
     def __init__(self, card: SimulatedCard) -> None:
@@ -48,6 +49,7 @@ class Watched:
         self.commands = 0
         self.secrets: list[int] = []
         self.taken_out_at: int | None = None
+        self.refused: int | None = None
         self.acts_before = False
         self.other: SimulatedCard | None = None
         self.reader = SimulatedReader(self)
@@ -65,7 +67,7 @@ class Watched:
             self._take_out()
         if command[1] in {VERIFY, CHANGE, RESET} and len(command) > 4:
             self.secrets.append(command[1])
-        answer = self.card.transmit(command)
+        answer = b"\x6a\x80" if command[1] == self.refused else self.card.transmit(command)
         if last:
             self._take_out()
         return answer
@@ -188,8 +190,10 @@ def test_nobody_is_asked_for_a_pin_that_may_not_be_sent() -> None:
     with managing(open_card("netkey3-fresh")) as pins:
         with pytest.raises(PinNotInitialized):
             pins.verify(GLOBAL, CallablePinSource(never))
-        with pytest.raises(PinBlocked):
+        with pytest.raises(PinNotInitialized):
             pins.unblock(GLOBAL, CallablePinSource(never), CallablePinSource(never))
+        with pytest.raises(PinBlocked):
+            pins.verify(PUK, CallablePinSource(never))
     with managing(open_card("netkey3")) as pins:
         with pytest.raises(PinRefused, match="not the NullPIN"):
             pins.initialize(GLOBAL, CallablePinSource(never))
@@ -293,6 +297,45 @@ def test_initialize(personality: str, name: PinName) -> None:
     assert card.secrets == [CHANGE, VERIFY]
 
 
+def test_what_is_said_of_a_verify_is_said_of_this_pin() -> None:
+    """In one session: after a good PIN a wrong one is wrong, and after a change the old one is."""
+    card = open_card("netkey3")
+    with managing(card, attended=True, kept=1) as pins:
+        pins.verify(GLOBAL, source(OLD))
+        with pytest.raises(PinIncorrect):
+            pins.verify(GLOBAL, source(WRONG))
+        pins.verify(GLOBAL, source(OLD))
+        pins.change(GLOBAL, source(OLD), source(NEW))
+        with pytest.raises(PinIncorrect):
+            pins.verify(GLOBAL, source(OLD))
+        pins.verify(GLOBAL, source(NEW))
+
+
+def test_the_commands_that_are_said_name_the_pin() -> None:
+    said = sentences(open_card("netkey3-fresh"))
+    assert "demail-hw pin initialize URI --which sigg-1" in said["sigg-1"]
+    assert "demail-hw pin initialize URI." in said["global"]
+    assert "set that first (demail-hw pin initialize URI --which sigg-1)" in said["sigg-2"]
+
+
+def test_a_first_pin_that_the_card_did_not_take_is_said_and_a_person_may_try_again() -> None:
+    ledger = MemoryPinLedger()
+    simulated = open_card("netkey3-fresh")
+    card = Watched(simulated)
+    card.refused = CHANGE
+    with managing(card, ledger) as pins, pytest.raises(CardError):
+        pins.initialize(GLOBAL, source(NEW))
+    card.refused = None
+    said = sentences(card, ledger)["global"]
+    assert "The card refused what was sent at" in said
+    assert "pin initialize URI" in said
+    with managing(card, ledger) as pins, pytest.raises(PinRefused, match="not sent again"):
+        pins.initialize(GLOBAL, source(NEW))
+    with managing(card, ledger, attended=True) as pins:
+        pins.initialize(GLOBAL, source(NEW))
+    assert accepts(simulated, NEW)
+
+
 def test_clear() -> None:
     ledger = MemoryPinLedger()
     card = open_card("netkey3")
@@ -369,10 +412,10 @@ def test_the_way_back_from_a_change_without_an_end(committed: bool) -> None:
     card.taken_out_at, card.acts_before = steps_of("change") - 1, committed
     with pytest.raises(CardRemoved) as caught, managing(card, ledger) as pins:
         pins.change(GLOBAL, source(OLD), source(NEW))
-    assert "Verify the new PIN yourself" in caught.value.remedy
+    assert "Verify the new PIN at the terminal" in caught.value.remedy
     with managing(simulated, ledger) as pins, pytest.raises(PinRefused, match="change the PIN") as stopped:
         pins.verify(GLOBAL, source(OLD))
-    assert "Verify the new PIN yourself" in stopped.value.remedy
+    assert "Verify the new PIN at the terminal" in stopped.value.remedy
     with managing(simulated, ledger, kept=1, attended=True) as pins:
         if committed:
             pins.verify(GLOBAL, source(NEW))

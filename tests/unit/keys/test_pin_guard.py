@@ -24,7 +24,8 @@ from demail_hw.errors import (
     ReaderBusy,
 )
 from demail_hw.interfaces import Buffer, Buffers, PinLedger, PinOperation, PinRecord, PinRecordState
-from demail_hw.keys.pin_guard import WAYS_BACK, PinGuard
+from demail_hw.keys.pin_guard import PinGuard
+from demail_hw.keys.pin_remedies import way_back
 from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
 from demail_hw.secrets import Pin
@@ -99,7 +100,7 @@ def attempt(guard: PinGuard, card: TcosCard, connection: SimulatedConnection, pi
         if card.is_verified(pin) or guard.is_open(card, pin, deadline=deadline):
             return
     with guard.ask(pin) as secret, connection.transaction(deadline=deadline):
-        guard.verify(card, pin, secret, deadline=deadline)
+        guard.open(card, pin, secret, deadline=deadline)
 
 
 @pytest.fixture
@@ -338,6 +339,75 @@ def test_an_attempt_without_an_answer_is_good_again_if_the_counter_proves_it(ben
     assert ledger.records(CARD)["global"].state is PinRecordState.ACCEPTED
 
 
+def test_a_persons_attempt_without_an_end_does_not_cover_up_a_refusal(bench: Bench) -> None:
+    ledger = MemoryPinLedger()
+    with pytest.raises(PinIncorrect):
+        bench.verify(guard(WRONG, ledger))
+    bench.answer = mute
+    with pytest.raises(DeadlineExceeded):
+        bench.verify(guard(RIGHT, ledger, attended=True, kept=1))
+    bench.answer = None
+    with pytest.raises(PinRefused, match="not known"):
+        bench.verify(guard(WRONG, ledger, kept=0))
+    assert bench.verifies == 2
+
+
+def test_a_counter_that_somebody_restores_proves_one_attempt_and_no_second(bench: Bench) -> None:
+    def count_and_fail(command: bytes) -> bytes:
+        bench.simulated.transmit(command)
+        raise DeadlineExceeded("The card did not answer in time.")
+
+    ledger = MemoryPinLedger()
+    for _ in range(2):
+        bench.answer = count_and_fail
+        with pytest.raises(DeadlineExceeded):
+            bench.verify(guard(WRONG, ledger))
+        bench.answer = None
+        bench.restore_tries()
+    with pytest.raises(PinRefused, match="not known"):
+        bench.verify(guard(WRONG, ledger))
+    assert bench.verifies == 2
+
+
+def test_an_explicit_verify_is_sent_to_an_open_card_too(bench: Bench) -> None:
+    keeper = guard(RIGHT)
+    bench.verify(keeper)
+    with bench.connection.transaction(deadline=bench.deadline):
+        with Pin(WRONG) as wrong, pytest.raises(PinIncorrect):
+            keeper.verify(bench.card, GLOBAL, wrong, deadline=bench.deadline)
+        assert not bench.card.is_verified(GLOBAL)
+    assert bench.verifies == 2
+
+
+def test_the_floor_holds_where_the_card_hides_its_counter_after_a_refusal() -> None:
+    bench = Silent()
+    bench.status = "9000"
+    ledger = MemoryPinLedger()
+    with pytest.raises(PinIncorrect):
+        bench.verify(guard(WRONG, ledger, attended=True))
+    with pytest.raises(PinRefused, match="2 tries left"):
+        bench.verify(guard(WRONG, ledger, attended=True))
+    assert bench.verifies == 1
+
+
+@pytest.mark.parametrize(("status", "error"), [("6a88", PinRefused), ("6985", PinNotInitialized)])
+def test_no_puk_goes_to_a_pin_that_it_cannot_unblock(status: str, error: type[HardwareError]) -> None:
+    class WithoutTarget(Bench):
+        def transmit(self, command: bytes) -> bytes:
+            return bytes.fromhex(status) if command == bytes.fromhex("00200081") else super().transmit(command)
+
+    bench, ledger = WithoutTarget(), MemoryPinLedger()
+    target = NETKEY3.pin(PinName.NKS_1)
+    with (
+        Pin(RIGHT) as puk,
+        Pin(NEW) as new,
+        bench.connection.transaction(deadline=bench.deadline),
+        pytest.raises(error),
+    ):
+        guard(None, ledger).unblock(bench.card, target, puk, new, deadline=bench.deadline)
+    assert ledger.records(CARD) == {}
+
+
 def test_the_attempt_is_noted_before_the_command_leaves(bench: Bench) -> None:
     ledger = MemoryPinLedger()
     seen: list[PinRecord] = []
@@ -544,7 +614,7 @@ def test_refused_once_and_not_sent_again(use: Use) -> None:
     with pytest.raises(PinIncorrect) as caught:
         use.act(guard(None, ledger), bench, use.wrong)
     assert caught.value.retries_left == 2
-    assert noted(ledger) == {use.asked: (REFUSED, use.operation, use.noted[use.asked])}
+    assert noted(ledger) == {use.asked: (REFUSED, use.operation, 2)}
     for _ in range(2):
         with pytest.raises(PinRefused, match=f"refused the PIN {use.asked} at .* not sent again"):
             use.act(guard(None, ledger, kept=0), bench)
@@ -573,7 +643,8 @@ def test_a_refusal_for_another_reason_stops_too(use: Use, status: str) -> None:
     with pytest.raises(CardError) as caught:
         use.act(guard(None, ledger), bench)
     assert caught.value.outcome is Outcome.REFUSED
-    assert noted(ledger) == {use.asked: (REFUSED, use.operation, use.noted[use.asked])}
+    left = 0 if status == "6983" else use.noted[use.asked]
+    assert noted(ledger) == {use.asked: (REFUSED, use.operation, left)}
 
 
 @each_use
@@ -584,7 +655,7 @@ def test_a_status_word_that_proves_nothing_leaves_it_open(use: Use, status: str)
     with pytest.raises(CardError) as caught:
         use.act(guard(None, ledger), bench)
     assert caught.value.outcome is Outcome.UNKNOWN
-    assert caught.value.remedy == WAYS_BACK[use.operation]
+    assert caught.value.remedy == way_back(NETKEY3.pin(PinName.GLOBAL), use.operation)
     assert noted(ledger) == {name: (PENDING, use.operation, left) for name, left in use.noted.items()}
 
 
@@ -602,7 +673,7 @@ def test_no_answer_stops_everything_unattended_and_says_the_way_back(use: Use, c
     bench.other_answer = say_nothing
     with pytest.raises(DeadlineExceeded) as caught:
         use.act(guard(None, ledger), bench)
-    assert caught.value.remedy == WAYS_BACK[use.operation]
+    assert caught.value.remedy == way_back(NETKEY3.pin(PinName.GLOBAL), use.operation)
     bench.other_answer = None
     assert noted(ledger) == {name: (PENDING, use.operation, left) for name, left in use.noted.items()}
     for pin in (RIGHT, NEW):
@@ -610,7 +681,7 @@ def test_no_answer_stops_everything_unattended_and_says_the_way_back(use: Use, c
             bench.verify(guard(pin, ledger, kept=0))
         if isinstance(stopped.value, PinRefused):
             assert f"attempt to {use.operation.value} the PIN global" in stopped.value.message
-            assert stopped.value.remedy == WAYS_BACK[use.operation]
+            assert stopped.value.remedy == way_back(NETKEY3.pin(PinName.GLOBAL), use.operation)
     assert bench.sent == [use.command]
     assert accepts(bench, NEW) is committed
 
@@ -626,7 +697,7 @@ def test_what_has_no_end_is_not_begun_again_unattended(name: str, committed: boo
     bench.other_answer = None
     with pytest.raises(PinRefused, match="not known") as caught:
         use.act(guard(None, ledger), bench)
-    assert caught.value.remedy == WAYS_BACK[use.operation]
+    assert caught.value.remedy == way_back(NETKEY3.pin(PinName(use.asked)), use.operation)
     assert bench.sent == [use.command]
 
 
@@ -745,7 +816,7 @@ def test_a_refusal_of_the_pin_does_not_stop_its_puk() -> None:
     for _ in range(3):
         with pytest.raises((PinIncorrect, PinBlocked)):
             bench.verify(guard(WRONG, ledger, kept=0, attended=True))
-    assert noted(ledger) == {"global": (REFUSED, PinOperation.VERIFY, 1)}
+    assert noted(ledger) == {"global": (REFUSED, PinOperation.VERIFY, 0)}
     unblock(guard(None, ledger), bench)
     bench.verify(guard(NEW, ledger))
 
