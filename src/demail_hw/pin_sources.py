@@ -24,8 +24,14 @@ from demail_hw.interfaces import Deadline
 from demail_hw.secret_memory import secret_page
 from demail_hw.secrets import Pin, PinSource
 
+try:
+    import fcntl
+except ImportError:  # there is no Windows that has it
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = [
     "PROMPT",
+    "SOURCES",
     "CallablePinSource",
     "CredentialPinSource",
     "DescriptorPinSource",
@@ -38,12 +44,17 @@ __all__ = [
 
 PROMPT: Final = "prompt:"
 """The source that asks a person."""
+SOURCES: Final = (
+    f"{PROMPT}, file:PATH (mode 600), credential:NAME (systemd), fd:N, env:NAME (warned) or keyring:SERVICE/USER"
+)
+"""How each source is written, for whoever is to name one."""
 
 _LONGEST: Final = 256
 """What is read of a line at the most, in bytes; no PIN is that long."""
 _DESCRIPTOR_SECONDS: Final = 30.0
 _DESCRIPTOR: Final = re.compile(r"[0-9]{1,7}")
 _STANDARD_DESCRIPTORS: Final = range(3)
+_HAND_IT_OVER: Final = "Hand the PIN over as in: demail-hw ... --pin fd:3 3<FILE"
 _FOREIGN_ACCESS: Final = stat.S_IRWXG | stat.S_IRWXO
 _WORLD_ACCESS: Final = stat.S_IRWXO
 
@@ -189,13 +200,16 @@ class CredentialPinSource:
 class DescriptorPinSource:
     """A file descriptor that this process inherited: a pipe or a file, read to its first line end, once, and closed.
 
+    It is taken when the source is made: from then on its number is free, and may become that of any other file.
     ``patience``: how long whoever holds the other end of a pipe may take, in seconds. Errors:
-    :class:`~demail_hw.errors.PinRequired` if nothing comes, if the descriptor is not open, or at the second time.
+    :class:`~demail_hw.errors.ConfigurationError` if it is not open then;
+    :class:`~demail_hw.errors.PinRequired` if nothing comes, or at the second time.
     """
 
     def __init__(self, number: int, *, patience: float = _DESCRIPTOR_SECONDS) -> None:
         self._number = number
         self._patience = patience
+        self._taken = _take(number)
         self._spent = False
 
     def read(self) -> Pin:
@@ -208,7 +222,7 @@ class DescriptorPinSource:
             )
         self._spent = True
         deadline = time.monotonic() + self._patience
-        with _reading(what, remedy="Hand it to this process open for reading."), _closing(self._number):
+        with _reading(what, remedy="Hand it to this process open for reading."), _closing(self._taken):
             pin = _first_line(lambda space: self._read_some(space, deadline))
         if not len(pin):
             raise PinRequired(f"{what} gave no PIN.", remedy="Write the PIN there, in one line.")
@@ -216,13 +230,27 @@ class DescriptorPinSource:
 
     def _read_some(self, space: memoryview, deadline: Deadline) -> int:
         waiting = select.poll()
-        waiting.register(self._number, select.POLLIN)
+        waiting.register(self._taken, select.POLLIN)
         if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
             raise PinRequired(
                 f"The descriptor {self._number} gave no line for {self._patience:g} s.",
                 remedy="Write the PIN there with a line end, or close the other end.",
             )
-        return os.readv(self._number, [space])
+        return os.readv(self._taken, [space])
+
+
+def _take(number: int) -> int:
+    """The same file under a number of our own, which is none of the first three and which no child inherits."""
+    if fcntl is None:
+        raise ConfigurationError("The PIN source fd: needs fcntl(2), which this system does not have.")
+    try:
+        taken = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _STANDARD_DESCRIPTORS.stop)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The descriptor {number} cannot be taken: {error.strerror}.", remedy=_HAND_IT_OVER
+        ) from error
+    os.close(number)
+    return taken
 
 
 class EnvironmentPinSource:
@@ -328,8 +356,7 @@ def parse_pin_source(text: str, *, environment: Mapping[str, str] | None = None)
         del text, kind, rest
         raise ConfigurationError(
             "This is no PIN source.",
-            remedy="Use prompt:, file:PATH, credential:NAME, fd:N, env:NAME or keyring:SERVICE/USER; never the PIN "
-            "itself.",
+            remedy=f"Use {SOURCES}; never the PIN itself.",
         )
     return parsers[kind](rest)
 
@@ -338,9 +365,19 @@ def _parse_descriptor(number: str) -> DescriptorPinSource:
     if not _DESCRIPTOR.fullmatch(number) or int(number) in _STANDARD_DESCRIPTORS:
         raise ConfigurationError(
             "A descriptor source is written fd:N, and N is 3 or more: the first three are not for a PIN.",
-            remedy="Hand the PIN over as in: demail-hw ... --pin fd:3 3<FILE",
+            remedy=_HAND_IT_OVER,
         )
+    if not _was_inherited(int(number)):
+        raise ConfigurationError(f"The descriptor {number} was not handed to this process.", remedy=_HAND_IT_OVER)
     return DescriptorPinSource(int(number))
+
+
+def _was_inherited(number: int) -> bool:
+    """What a process opens itself has the flag close-on-exec (PEP 446): a socket of a reader, say. It is no PIN's."""
+    try:
+        return os.get_inheritable(number)
+    except OSError:
+        return False
 
 
 def _plain_name(name: str) -> str:

@@ -169,10 +169,17 @@ def test_export_of_a_chain_that_the_card_does_not_have(card: SimulatedTcosCard, 
         (("--file", "c500", "--mode", "4755", "-o", "out"), ExitCode.USAGE),
         (("--file", "c500", "--owner", "no-such-user", "-o", "out"), ExitCode.USAGE),
         (("--file", "c500", "--owner", "0:no-such-group", "-o", "out"), ExitCode.USAGE),
+        (("--file", "c500", "--owner", "99999999999", "-o", "out"), ExitCode.USAGE),
+        (("--file", "c500", "--owner", "4294967295", "-o", "out"), ExitCode.USAGE),
+        (("--file", "c500", "--owner", "0:99999999999", "-o", "out"), ExitCode.USAGE),
+        (("--file", "c500", "--owner", "9" * 5000, "-o", "out"), ExitCode.USAGE),
+        (("--file", "c500", "--mode", "640", "-o", "/dev/null"), ExitCode.USAGE),
+        (("--file", "c500", "--owner", "0", "-o", "pipe"), ExitCode.USAGE),
         (("--file", "c500", "-o", "/nowhere/out"), ExitCode.USAGE),
     ],
 )
 def test_export_refused(tmp_path: Path, arguments: tuple[str, ...], code: ExitCode) -> None:
+    os.mkfifo(tmp_path / "pipe")
     done = subprocess.run(
         command("certs", "export", "sim:netkey3", *arguments),
         cwd=tmp_path,
@@ -226,7 +233,59 @@ def test_a_dry_run_says_what_would_be_written_and_asks_for_nothing(
     assert len(facts["writes"]) == len(lines) - 2 == WRITES
     erase = good("certs", "erase", uri, "--file", "4331", "--pin", "file:/nowhere", "--dry-run")
     assert erase["writes"] == []
+    assert card.file_system.root.pins[0].tries == 3
+    assert card.instructions[UPDATE] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (("--pin", PIN), ExitCode.CONFIGURATION),
+        (("--pin", "file:/nowhere", "--which", "puk"), ExitCode.PIN),
+        (("--pin", "file:/nowhere", "--which", "sigg-1"), ExitCode.PIN),
+    ],
+)
+@pytest.mark.parametrize("action", ["import", "erase"])
+def test_a_dry_run_refuses_what_the_deed_would(
+    card: SimulatedTcosCard, uri: str, certificate: Path, action: str, options: tuple[str, ...], code: ExitCode
+) -> None:
+    words = [action, uri, *((certificate,) if action == "import" else ()), "--file", "4331", *options]
+    done = run("certs", *words, "--dry-run")
+    assert (done.returncode, done.stdout) == (code, b""), done.stderr
+    assert PIN.encode() not in done.stderr
     assert card.instructions[VERIFY] == card.instructions[UPDATE] == 0
+
+
+def test_a_dry_run_looks_at_the_tries(card: SimulatedTcosCard, uri: str, certificate: Path) -> None:
+    card.file_system.root.pins[0].tries = 2
+    words = ("certs", "import", uri, certificate, "--file", "4331", "--pin", "file:/nowhere", "--dry-run")
+    assert run(*words).returncode == ExitCode.PIN
+    assert card.file_system.root.pins[0].tries == 2
+
+
+def test_nothing_in_a_subject_controls_the_terminal(
+    card: SimulatedTcosCard, uri: str, tmp_path: Path, pin: str
+) -> None:
+    evil = issue(public_key(), name="a\x1b]0;b\x07\u202ec\x9bd\ne")
+    path = tmp_path / "evil.pem"
+    path.write_bytes(pem(evil))
+    words = ("certs", "import", uri, path, "--file", "4331", "--pin", pin)
+    planned = run(*words, "--dry-run")
+    assert r"CN=a\x1b]0\;b\x07\u202ec\x9bd\ne" in planned.stdout.decode()
+    out = tmp_path / "out.pem"
+    told = [
+        planned,
+        run(*words, "--yes"),
+        run("certs", "list", uri),
+        run("certs", "export", uri, "--file", "4331", "--chain", "-o", out),
+        run("card", "info", uri),
+        run("csr", uri, "--key", "signature", "--subject", "CN=a\x1bb", "--pin", pin, "-o", out),
+    ]
+    for done in told:
+        assert done.returncode == 0, done.stderr
+        shown = (done.stdout + done.stderr).decode()
+        assert r"a\x1b" in shown
+        assert all(line.isprintable() for line in shown.split("\n"))
 
 
 @pytest.mark.parametrize("words", [("import", "{certificate}", "--key", "signature"), ("erase", "--file", "4331")])

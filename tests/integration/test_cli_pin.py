@@ -69,24 +69,24 @@ def test_status_is_sentences_and_facts(uri: str) -> None:
 def test_change_at_a_terminal_asks_for_the_new_one_twice(card: SimulatedTcosCard, uri: str) -> None:
     code, shown = at_terminal(
         command("pin", "change", uri),
-        [("old PIN global: ", OLD), ("New PIN global: ", NEW), ("The same again: ", NEW)],
+        [("old PIN global (3 tries left): ", OLD), ("New PIN global: ", NEW), ("The same again: ", NEW)],
     )
     assert (code, tries(card)) == (0, 3), shown
     assert "The card has the new one." in shown
     assert NEW not in shown
     assert OLD not in shown
-    code, shown = at_terminal(command("pin", "verify", uri), [("PIN global: ", NEW)])
+    code, shown = at_terminal(command("pin", "verify", uri), [("PIN global (3 tries left): ", NEW)])
     assert code == 0, shown
 
 
 def test_two_new_pins_that_differ_change_nothing(card: SimulatedTcosCard, uri: str) -> None:
     code, shown = at_terminal(
         command("pin", "change", uri),
-        [("old PIN global: ", OLD), ("New PIN global: ", NEW), ("The same again: ", WRONG)],
+        [("old PIN global (3 tries left): ", OLD), ("New PIN global: ", NEW), ("The same again: ", WRONG)],
     )
     assert code == ExitCode.PIN
     assert "not the same" in shown
-    assert at_terminal(command("pin", "verify", uri), [("PIN global: ", OLD)])[0] == 0
+    assert at_terminal(command("pin", "verify", uri), [("PIN global (3 tries left): ", OLD)])[0] == 0
 
 
 def test_without_a_terminal_nobody_is_asked(card: SimulatedTcosCard, uri: str) -> None:
@@ -98,12 +98,9 @@ def test_without_a_terminal_nobody_is_asked(card: SimulatedTcosCard, uri: str) -
 
 
 def test_a_script_changes_and_unblocks_from_files(card: SimulatedTcosCard, uri: str, tmp_path: Path) -> None:
-    old, new, wrong, puk = (pin_file(tmp_path, pin) for pin in (OLD, NEW, WRONG, PUK))
+    old, new, puk = (pin_file(tmp_path, pin) for pin in (OLD, NEW, PUK))
     assert run("pin", "change", uri, "--pin", old, "--new", new).returncode == 0
-    for _ in range(3):
-        run("pin", "verify", uri, "--pin", wrong, "--keep", "0")
-        run("pin", "clear", uri)
-    assert tries(card) == 0
+    card.file_system.root.pins[0].tries = 0
     assert run("pin", "verify", uri, "--pin", new).returncode == ExitCode.PIN
     assert run("pin", "unblock", uri, "--puk", puk, "--new", old).returncode == 0
     assert run("pin", "verify", uri, "--pin", old).returncode == 0
@@ -113,15 +110,54 @@ def test_a_script_changes_and_unblocks_from_files(card: SimulatedTcosCard, uri: 
 def test_a_refusal_stops_scripts_until_it_is_cleared(card: SimulatedTcosCard, uri: str, tmp_path: Path) -> None:
     old, wrong = pin_file(tmp_path, OLD), pin_file(tmp_path, WRONG)
     assert run("pin", "verify", uri, "--pin", wrong).returncode == ExitCode.PIN
-    refused = run("pin", "verify", uri, "--pin", old, "--keep", "1", "--json")
+    refused = run("pin", "verify", uri, "--pin", old, "--json")
     error = json.loads(refused.stderr)["error"]
     assert (error["type"], error["outcome"]) == ("PinRefused", "not sent")
-    assert "demail-hw pin clear" in error["remedy"]
-    assert "pin clear" in run("pin", "status", uri).stdout
+    assert "demail-hw pin verify URI --keep 1" in error["remedy"]
+    assert "demail-hw pin verify URI --keep 1" in run("pin", "status", uri).stdout
     assert tries(card) == 2
+    card.file_system.root.pins[0].tries = 3  # somebody else verified it
+    assert run("pin", "verify", uri, "--pin", old).returncode == ExitCode.PIN
     assert "is forgotten" in run("pin", "clear", uri).stdout
-    assert run("pin", "verify", uri, "--pin", old, "--keep", "1").returncode == 0
+    assert run("pin", "verify", uri, "--pin", old).returncode == 0
     assert tries(card) == 3
+
+
+def test_only_a_person_spends_the_last_tries_and_the_last_one_after_a_question(
+    card: SimulatedTcosCard, uri: str, tmp_path: Path
+) -> None:
+    script = run("pin", "verify", uri, "--pin", pin_file(tmp_path, OLD), "--keep", "1")
+    assert script.returncode == ExitCode.USAGE
+    assert "person at the terminal" in script.stderr
+    card.file_system.root.pins[0].tries = 1
+    code, shown = at_terminal(command("pin", "verify", uri, "--keep", "0"), [("Go on? [y/N]: ", "n")])
+    assert (code, tries(card)) == (130, 1), shown
+    assert "last try" in shown
+    dialog = [("Go on? [y/N]: ", "y"), ("PIN global (1 try left): ", OLD)]
+    code, shown = at_terminal(command("pin", "verify", uri, "--keep", "0"), dialog)
+    assert (code, tries(card)) == (0, 3), shown
+
+
+def test_what_unblocks_a_pin_is_asked_for_by_its_name(card: SimulatedTcosCard, uri: str) -> None:
+    card.file_system.root.child(0xDF02).pins[0x81].tries = 0
+    code, shown = at_terminal(
+        command("pin", "unblock", uri, "--which", "nks-1"),
+        [
+            ("PIN global, which unblocks nks-1 (3 tries left): ", OLD),
+            ("New PIN nks-1: ", NEW),
+            ("The same again: ", NEW),
+        ],
+    )
+    assert code == 0, shown
+
+
+def test_one_key_too_many_in_the_old_pin_changes_nothing(card: SimulatedTcosCard, uri: str, tmp_path: Path) -> None:
+    long, new, old = (pin_file(tmp_path, pin) for pin in (OLD + "7", NEW, OLD))
+    assert run("pin", "change", uri, "--pin", long, "--new", new).returncode == ExitCode.PIN
+    assert tries(card) == 2
+    run("pin", "clear", uri)
+    card.file_system.root.pins[0].tries = 3
+    assert run("pin", "verify", uri, "--pin", old).returncode == 0
 
 
 def test_a_person_goes_on_after_a_refusal(card: SimulatedTcosCard, uri: str, tmp_path: Path) -> None:
@@ -129,7 +165,7 @@ def test_a_person_goes_on_after_a_refusal(card: SimulatedTcosCard, uri: str, tmp
     code, shown = at_terminal(command("pin", "verify", uri), [])
     assert code == ExitCode.PIN, "the last two tries are kept from people too, unless they say otherwise"
     assert "2 are kept" in shown
-    code, shown = at_terminal(command("pin", "verify", uri, "--keep", "1"), [("PIN global: ", OLD)])
+    code, shown = at_terminal(command("pin", "verify", uri, "--keep", "1"), [("PIN global (2 tries left): ", OLD)])
     assert (code, tries(card)) == (0, 3), shown
     assert run("pin", "verify", uri, "--pin", pin_file(tmp_path, OLD)).returncode == 0
 

@@ -133,7 +133,7 @@ def test_f69_power_loss_in_change(
         assert "How the attempt to change the PIN global" in stopped.stderr
         assert "Verify the new PIN at the terminal" in stopped.stderr
     assert "Verify the new PIN at the terminal" in bench.run("pin", "status", "{card}").stdout
-    assert bench.card.sent == ["CHANGE"]
+    assert bench.card.sent == ["VERIFY", "CHANGE"]
     # The person goes the way: the new one, and if the card refuses it, the old one.
     for pin in (NEW, RIGHT):
         assert bench.run("pin", "clear", "{card}").returncode == ExitCode.OK
@@ -156,7 +156,7 @@ def test_f69_sigkill_in_change(bench: Bench, acted: bool) -> None:
     assert state(bench) is PENDING
     for pin in (RIGHT, NEW):
         assert "Verify the new PIN at the terminal" in bench.sign(pin)["remedy"]
-    assert bench.card.sent == ["CHANGE"]
+    assert bench.card.sent == ["VERIFY", "CHANGE"]
 
 
 def test_f70_tearing(bench: Bench) -> None:

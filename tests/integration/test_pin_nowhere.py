@@ -537,7 +537,7 @@ OTHERS: Mapping[str, tuple[Callable[[Bench], Arguments], Callable[[Bench], objec
     "no such variable": (ROWS["sign"], lambda b: b.give("env:NONE"), ExitCode.PIN),
     "a keyring, and none is there": (ROWS["sign"], lambda b: b.give("keyring:demail/card"), ExitCode.PIN),
     "a prompt, and nobody is there": (ROWS["sign"], lambda b: b.give("prompt:"), ExitCode.PIN),
-    "a descriptor that is not open": (ROWS["sign"], lambda b: b.give("fd:99"), ExitCode.PIN),
+    "a descriptor that is not open": (ROWS["sign"], lambda b: b.give("fd:99"), ExitCode.CONFIGURATION),
     "a function": (lambda b: ("api", "function", b.uri, b.folder / "pin"), nothing, ExitCode.OK),
     "a function, and it is wrong": (
         lambda b: ("api", "function", b.uri, b.folder / "pin"),

@@ -1,10 +1,11 @@
-"""What one does to a card by hand: its PINs and its certificates (what TeleSec's CardManager does)."""
+"""What one does to a card by hand (as TeleSec's CardManager does): its PINs, its certificates, requests for them."""
 
 from demail_hw.card_manager.certificate_input import parse_certificate
 from demail_hw.card_manager.certificates import CardCertificates, CertificateEntry, CertificateState, WritePlan
 from demail_hw.card_manager.manager import CardManager, open_manager
 from demail_hw.card_manager.pin_states import PinReport
 from demail_hw.card_manager.pins import PinManager
+from demail_hw.card_manager.requests import alternative_names, parse_subject
 
 __all__ = [
     "CardCertificates",
@@ -14,6 +15,8 @@ __all__ = [
     "PinManager",
     "PinReport",
     "WritePlan",
+    "alternative_names",
     "open_manager",
     "parse_certificate",
+    "parse_subject",
 ]

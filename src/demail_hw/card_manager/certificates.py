@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
 from cryptography import x509
@@ -19,7 +19,7 @@ from demail_hw.card_manager.file_writing import (
     read_all,
     replacement,
 )
-from demail_hw.errors import CertificateError, FileNotFound, HardwareError, KeyNotFound, PinRefused
+from demail_hw.errors import CardError, CertificateError, FileNotFound, HardwareError, KeyNotFound, PinRefused
 from demail_hw.identity import KeyRole
 from demail_hw.interfaces import Deadline, PinLedger
 from demail_hw.keys.card_session import CardSession
@@ -47,6 +47,8 @@ class CertificateState(enum.Enum):
     EMPTY = "empty"
     CERTIFICATE = "certificate"
     BROKEN = "broken"
+    UNREADABLE = "unreadable"
+    """The card does not let it be read."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ class CertificateEntry:
     """A certificate file of a card.
 
     ``form`` and ``certificate``: None unless ``state`` is CERTIFICATE. ``key``: the key of the card that has the
-    certificate's public key, if one has. ``problem``: what is wrong with a broken one.
+    certificate's public key, if one has. ``problem``: why there is none to use, or that it is not of the key that its
+    file is for.
     """
 
     file: CertificateFile
@@ -119,10 +122,12 @@ class CardCertificates:
     def file_for(self, role: KeyRole) -> CertificateFile:
         """The file for a certificate of the first key of this role: the first empty one that a user may write.
 
+        A file for the card's own certificate goes first where it is the user who writes it: that one tells the key.
         Errors: :class:`~demail_hw.errors.KeyNotFound` if there is none.
         """
         key = self._key(role)
         writable = [file for file in self._profile.certificate_files if file.writable and self._is_for(file, key)]
+        writable.sort(key=lambda file: file.kind is not CertificateKind.CARD)
         entries = [entry for entry in map(self._look, writable) if entry is not None]
         empty = next((entry.file for entry in entries if entry.state is CertificateState.EMPTY), None)
         if empty is not None:
@@ -148,20 +153,20 @@ class CardCertificates:
 
     def entries(self) -> tuple[CertificateEntry, ...]:
         """Every certificate file that the card has, and what is in it. Asks for no PIN."""
-        keys = list(self._public_keys())
+        keys = dict(self._public_keys())
         found = (self._look(file) for file in self._profile.certificate_files)
-        return tuple(_with_key(entry, keys) for entry in found if entry is not None)
+        return tuple(_with_key(entry, keys, self._profile.key_of(entry.file)) for entry in found if entry is not None)
 
     def certificate(self, file: CertificateFile) -> x509.Certificate:
         """The certificate in a file.
 
         Errors: :class:`~demail_hw.errors.KeyNotFound` if it is empty or not there;
-        :class:`~demail_hw.errors.CertificateError` if it is broken.
+        :class:`~demail_hw.errors.CertificateError` if it is broken or cannot be read.
         """
         entry = self._look(file)
         if entry is not None and entry.certificate is not None:
             return entry.certificate
-        if entry is not None and entry.state is CertificateState.BROKEN:
+        if entry is not None and entry.problem:
             raise CertificateError(f"{file.name}: {entry.problem}")
         raise KeyNotFound(f"{file.name} {'is empty' if entry else 'is not on this card'}.")
 
@@ -184,6 +189,8 @@ class CardCertificates:
                 content = self._card.read_file(file.application, file.identifier, deadline=deadline)
             except FileNotFound:
                 return None
+            except CardError as error:  # this file alone: the others can still be read
+                return CertificateEntry(file, CertificateState.UNREADABLE, problem=error.message)
         return _entry(file, content)
 
     def _public_keys(self) -> Iterator[tuple[KeySlot, CertificatePublicKeyTypes]]:
@@ -286,6 +293,13 @@ class CardCertificates:
 
     # --- writing: the deed
 
+    def check(self, plan: WritePlan, *, which: PinName = PinName.GLOBAL) -> None:
+        """Raise what :meth:`carry_out` would before it asks for the PIN. Sends none and spends no try."""
+        pin = self._pin(plan.file, which)
+        if plan.writes:
+            with self._session.transaction() as deadline:
+                self._guard(None).check(self._card, pin, deadline=deadline)
+
     def carry_out(
         self,
         plan: WritePlan,
@@ -302,14 +316,16 @@ class CardCertificates:
         pin = self._pin(plan.file, which)
         if not plan.writes:
             return
-        guard = PinGuard(
-            source, serial=self._session.serial, ledger=self._ledger, kept=self._kept, attended=self._attended
-        )
         try:
-            self._carry_out(plan, guard, pin, progress)
+            self._carry_out(plan, self._guard(source), pin, progress)
         except BaseException:
             self._session.suspect()
             raise
+
+    def _guard(self, source: PinSource | None) -> PinGuard:
+        return PinGuard(
+            source, serial=self._session.serial, ledger=self._ledger, kept=self._kept, attended=self._attended
+        )
 
     def _carry_out(self, plan: WritePlan, guard: PinGuard, pin: PinSlot, progress: Progress | None) -> None:
         with self._session.transaction() as deadline:
@@ -346,11 +362,16 @@ def _entry(file: CertificateFile, content: bytes) -> CertificateEntry:
         return CertificateEntry(file, CertificateState.BROKEN, problem=error.message)
 
 
-def _with_key(entry: CertificateEntry, keys: Sequence[tuple[KeySlot, CertificatePublicKeyTypes]]) -> CertificateEntry:
+def _with_key(
+    entry: CertificateEntry, keys: Mapping[KeySlot, CertificatePublicKeyTypes], meant: KeySlot | None
+) -> CertificateEntry:
     if entry.certificate is None:
         return entry
     public_key = entry.certificate.public_key()
-    return dataclasses.replace(entry, key=next((key for key, known in keys if known == public_key), None))
+    key = next((key for key, known in keys.items() if known == public_key), None)
+    stranger = meant is not None and keys.get(meant, public_key) != public_key
+    problem = f"not of the {meant.label}, which this file is for" if meant is not None and stranger else ""
+    return dataclasses.replace(entry, key=key, problem=problem)
 
 
 def _need_writable(file: CertificateFile) -> None:

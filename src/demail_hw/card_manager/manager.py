@@ -1,16 +1,23 @@
 """An open card with everything that one does to it by hand."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+from cryptography import x509
 
 from demail_hw.address import Address
 from demail_hw.card_manager.certificates import CardCertificates
 from demail_hw.card_manager.pins import PinManager
+from demail_hw.card_manager.requests import request_certificate
+from demail_hw.identity import KeyRole
 from demail_hw.interfaces import PinLedger, Timeouts
 from demail_hw.iso7816.trace import Tracer
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.pin_guard import KEPT_TRIES
+from demail_hw.keys.provider import bare_private_key
 from demail_hw.pin_ledger import ledger_for
+from demail_hw.secrets import PinSource
+from demail_hw.tcos.layout import PinName
 
 __all__ = ["CardManager", "open_manager"]
 
@@ -23,6 +30,37 @@ class CardManager:
         self.session = session
         self.pins = PinManager(session, ledger, kept=kept, attended=attended)
         self.certificates = CardCertificates(session, ledger, kept=kept, attended=attended)
+        self._ledger = ledger
+        self._kept = kept
+        self._attended = attended
+
+    def request(
+        self,
+        role: KeyRole,
+        subject: x509.Name,
+        source: PinSource,
+        *,
+        names: Sequence[x509.GeneralName] = (),
+        which: PinName = PinName.GLOBAL,
+    ) -> x509.CertificateSigningRequest:
+        """Request a certificate for a key of the card (PKCS #10), which needs none yet: one signature by the key.
+
+        ``subject``, ``names``: as :func:`~demail_hw.card_manager.requests.parse_subject` and
+        :func:`~demail_hw.card_manager.requests.alternative_names` make them.
+
+        Errors: :class:`~demail_hw.errors.KeyNotFound` if the PIN opens no such key, or if nothing on the card tells
+        its public half; :class:`~demail_hw.errors.CertificateError` if that is broken; those of the PIN guard.
+        """
+        key = bare_private_key(
+            self.session,
+            role,
+            source,
+            ledger=self._ledger,
+            which=which,
+            kept=self._kept,
+            attended=self._attended,
+        )
+        return request_certificate(key, subject, names)
 
 
 @contextlib.contextmanager

@@ -92,7 +92,7 @@ def _of_the_ledger(pin: PinSlot, record: PinRecord) -> tuple[str, str] | None:
         case PinRecordState.REFUSED:
             return (
                 f"The card refused what was sent at {at}; no service sends it again.",
-                after_refusal(pin, record.operation),
+                after_refusal(pin, record, kept=KEPT_TRIES),
             )
         case PinRecordState.PENDING:
             return (

@@ -1,16 +1,20 @@
 """The PINs of a card: their states, and every way to change one. Each sends one command, through the PIN guard."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 
 from demail_hw.card_manager.pin_states import PinReport, describe
-from demail_hw.errors import KeyNotFound
+from demail_hw.errors import KeyNotFound, PinRefused
 from demail_hw.interfaces import PinLedger, PinRecord
 from demail_hw.keys.card_session import CardSession
-from demail_hw.keys.pin_guard import KEPT_TRIES, PinGuard
+from demail_hw.keys.pin_guard import KEPT_TRIES, PinGuard, puk_of
 from demail_hw.secrets import PinSource
+from demail_hw.tcos.card import PinStatus
 from demail_hw.tcos.layout import PinName, PinSlot
 
 __all__ = ["PinManager"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class PinManager:
@@ -34,20 +38,31 @@ class PinManager:
 
     def report(self) -> Sequence[PinReport]:
         """How each PIN is. Spends no try."""
-        records = self._ledger.records(self._session.serial)
+        records = self._records()
         with self._session.transaction() as deadline:
             statuses = {pin.name: self._card.pin_status(pin, deadline=deadline) for pin in self._card.profile.pins}
         return [describe(pin, statuses, records.get(pin.name.value)) for pin in self._card.profile.pins]
 
-    def check(self, name: PinName) -> None:
-        """Raise if this PIN may not be sent now. Sends none."""
-        with self._session.transaction() as deadline:
-            self._guard.check(self._card, self._slot(name), deadline=deadline)
+    def _records(self) -> Mapping[str, PinRecord]:
+        """To look at a card, no ledger is needed."""
+        try:
+            return self._ledger.records(self._session.serial)
+        except PinRefused as error:
+            _LOG.warning("%s", error)
+            return {}
 
-    def check_unblocking(self, name: PinName) -> None:
-        """Raise if this PIN cannot be unblocked, or the one that does it may not be sent now. Sends none."""
+    def check(self, name: PinName) -> PinStatus:
+        """How this PIN is; raise if it may not be sent now. Sends none."""
         with self._session.transaction() as deadline:
-            self._guard.check_unblocking(self._card, self._slot(name), deadline=deadline)
+            return self._guard.check(self._card, self._slot(name), deadline=deadline)
+
+    def check_unblocking(self, name: PinName) -> tuple[PinName, int | None]:
+        """The PIN that unblocks this one, and its tries; raise if it may not be sent, or to no avail. Sends none."""
+        pin = self._slot(name)
+        with self._session.transaction() as deadline:
+            statuses = self._guard.check_unblocking(self._card, pin, deadline=deadline)
+        keeper = puk_of(self._card, pin)
+        return keeper.name, statuses[keeper].retries_left
 
     def check_initializing(self, name: PinName) -> None:
         """Raise unless this PIN was never set. Sends none."""
@@ -62,14 +77,14 @@ class PinManager:
             self._guard.verify(self._card, pin, current, deadline=deadline)
 
     def change(self, name: PinName, old: PinSource, new: PinSource) -> None:
-        """CHANGE REFERENCE DATA: a new PIN in place of the old one."""
+        """VERIFY and CHANGE REFERENCE DATA: a new PIN in place of the old one."""
         pin = self._slot(name)
         self.check(name)
         with old.read() as current, new.read() as wanted, self._session.transaction() as deadline:
             self._guard.change(self._card, pin, current, wanted, deadline=deadline)
 
     def unblock(self, name: PinName, puk: PinSource, new: PinSource) -> None:
-        """RESET RETRY COUNTER: a new PIN and all its tries, by the PIN that unblocks it."""
+        """VERIFY of the PUK and RESET RETRY COUNTER: a new PIN and all its tries, by the PIN that unblocks it."""
         pin = self._slot(name)
         self.check_unblocking(name)
         with puk.read() as key, new.read() as wanted, self._session.transaction() as deadline:

@@ -5,7 +5,7 @@ import click
 from demail_hw.address import Address
 from demail_hw.cli.card_access import open_session
 from demail_hw.cli.options import ADDRESS
-from demail_hw.cli.output import JsonValue, Report, json_option
+from demail_hw.cli.output import JsonValue, Report, json_option, printable
 from demail_hw.errors import CertificateError, KeyNotFound
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.certificates import read_key_certificate
@@ -77,4 +77,4 @@ def _text(result: dict[str, JsonValue]) -> str:
 def _row(row: JsonValue) -> str:
     if not isinstance(row, dict):
         return str(row)
-    return "  ".join(f"{name}={value}" for name, value in row.items() if value is not None)
+    return "  ".join(f"{name}={printable(str(value))}" for name, value in row.items() if value is not None)

@@ -90,7 +90,7 @@ def open_keys(address: Address, pin: str, which: str) -> Iterator[KeyProvider]:
         yield provider
 
 
-def compare_with(address: Address, path: Path) -> Comparison:
+def compare_with(address: Address, path: Path, *, use_keys: bool = False) -> Comparison:
     """A trace against the card at the address, whatever card it is, unless the address demands one."""
     trace = read_trace(path)
     if (new := _settings().trace) is not None:
@@ -111,4 +111,4 @@ def compare_with(address: Address, path: Path) -> Comparison:
             tracer.trace(ReaderOpened(reader.name, reader.serial))
         connection = reader.connect(ShareMode(address.share or ShareMode.EXCLUSIVE.value), deadline=deadline())
         resources.callback(connection.close)
-        return compare(trace, connection, deadline, tracer=tracer)
+        return compare(trace, connection, deadline, use_keys=use_keys, tracer=tracer)

@@ -16,10 +16,11 @@ from demail_hw.cli.card_access import manage
 from demail_hw.cli.consent import ask, is_typed, need_somebody
 from demail_hw.cli.file_access import MODE, OWNER, FileAccess
 from demail_hw.cli.options import ADDRESS, output_option, pin_option, which_option
-from demail_hw.cli.output import JsonValue, Report, deliver, json_option
+from demail_hw.cli.output import JsonValue, Report, deliver, json_option, printable
 from demail_hw.cli.progress import progress
 from demail_hw.identity import KeyRole
 from demail_hw.pin_sources import parse_pin_source
+from demail_hw.secrets import PinSource
 from demail_hw.tcos.layout import PinName, StorageForm
 
 __all__ = ["certs_command"]
@@ -87,11 +88,12 @@ def _certificate_facts(certificate: x509.Certificate | None) -> dict[str, JsonVa
 def _line(entry: CertificateEntry) -> str:
     file, certificate = entry.file, entry.certificate
     kind = f"{file.kind.value}{', writable' if file.writable else ''}"
+    problem = f": {entry.problem}" if entry.problem else ""
     if certificate is None:
-        return f"{file.name:11}{kind:28}{entry.state.value}{f': {entry.problem}' if entry.problem else ''}"
+        return f"{file.name:11}{kind:28}{entry.state.value}{problem}"
     key = f"{entry.key.label}: " if entry.key else ""
     until = certificate.not_valid_after_utc.date().isoformat()
-    return f"{file.name:11}{kind:28}{key}{certificate.subject.rfc4514_string()}, until {until}"
+    return f"{file.name:11}{kind:28}{key}{_subject(certificate)}, until {until}{problem}"
 
 
 # --- export
@@ -124,15 +126,14 @@ def export_command(
     """
     _need_one(role, name)
     access = FileAccess(mode, owner)
-    if output == "-" and not access.usual:
-        raise click.UsageError("--owner and --mode belong to a file (-o)")
+    access.need_file(output)
     if chain and encoding == "der":
         raise click.UsageError("--chain takes PEM: DER holds one certificate")
     with manage(address) as manager:
         exported = _chosen(manager.certificates, role, name, chain=chain)
     content = b"".join(each.public_bytes(_ENCODINGS[encoding]) for each in exported)
     facts: dict[str, JsonValue] = {"certificates": len(exported), **_certificate_facts(exported[0])}
-    deliver(report, output, content, facts, f", {exported[0].subject.rfc4514_string()}", access=access)
+    deliver(report, output, content, facts, f", {_subject(exported[0])}", access=access)
 
 
 def _chosen(
@@ -146,7 +147,7 @@ def _chosen(
         return (certificate,)
     whole = (certificate, *certificates.chain(certificate))
     if whole[-1].issuer != whole[-1].subject:
-        _LOG.warning("the card does not hold the issuer of %s", whole[-1].subject.rfc4514_string())
+        _LOG.warning("the card does not hold the issuer of %s", _subject(whole[-1]))
     return whole
 
 
@@ -192,6 +193,7 @@ def import_command(
     Whatever interrupts it, the file then is as it was, or empty, or holds the whole certificate.
     """
     _need_one(role, name)
+    pin_source = parse_pin_source(pin)
     certificate = parse_certificate(source.read(LONGEST_INPUT + 1))
     _need_leave(dry_run=dry_run, yes=yes)
     with manage(address, attended=is_typed(pin)) as manager:
@@ -200,7 +202,7 @@ def import_command(
         plan = certificates.plan_import(
             certificate, file, form=StorageForm(form) if form else None, unchecked=unchecked
         )
-        _carry_out(certificates, plan, pin, which, report, dry_run=dry_run, yes=yes)
+        _carry_out(certificates, plan, pin_source, PinName(which), report, dry_run=dry_run, yes=yes)
 
 
 @certs_command.command("erase")
@@ -215,10 +217,11 @@ def erase_command(
     address: Address, name: str, pin: str, which: str, dry_run: bool, yes: bool, report: Report
 ) -> None:
     """Make a certificate file of the card empty."""
+    pin_source = parse_pin_source(pin)
     _need_leave(dry_run=dry_run, yes=yes)
     with manage(address, attended=is_typed(pin)) as manager:
         plan = manager.certificates.plan_erase(manager.certificates.file(name))
-        _carry_out(manager.certificates, plan, pin, which, report, dry_run=dry_run, yes=yes)
+        _carry_out(manager.certificates, plan, pin_source, PinName(which), report, dry_run=dry_run, yes=yes)
 
 
 def _need_leave(*, dry_run: bool, yes: bool) -> None:
@@ -229,8 +232,8 @@ def _need_leave(*, dry_run: bool, yes: bool) -> None:
 def _carry_out(
     certificates: CardCertificates,
     plan: WritePlan,
-    pin: str,
-    which: str,
+    source: PinSource,
+    which: PinName,
     report: Report,
     *,
     dry_run: bool,
@@ -240,12 +243,13 @@ def _carry_out(
         _LOG.warning("%s", warning)
     facts = _plan_facts(plan)
     if dry_run:
+        certificates.check(plan, which=which)
         report.show({**facts, "done": False, "writes": [_write_facts(write) for write in plan.writes]}, _would(plan))
         return
     if plan.writes:
         ask(f"{_intention(plan)} Go on?", yes=yes)
         with progress(plan.file.name, _work(plan)) as step:
-            certificates.carry_out(plan, parse_pin_source(pin), which=PinName(which), progress=step)
+            certificates.carry_out(plan, source, which=which, progress=step)
     report.show({**facts, "done": bool(plan.writes)}, _done(plan))
 
 
@@ -296,4 +300,5 @@ def _done(plan: WritePlan) -> str:
 
 
 def _subject(certificate: x509.Certificate | None) -> str:
-    return "" if certificate is None else certificate.subject.rfc4514_string()
+    """For a terminal."""
+    return "" if certificate is None else printable(certificate.subject.rfc4514_string())

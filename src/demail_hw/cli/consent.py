@@ -4,6 +4,8 @@ import sys
 
 import click
 
+from demail_hw.pin_sources import PROMPT
+
 __all__ = ["ask", "is_typed", "need_somebody"]
 
 
@@ -22,7 +24,7 @@ def ask(question: str, *, yes: bool) -> None:
 
 def is_typed(pin: str) -> bool:
     """Whether this PIN source is a person at the terminal."""
-    return pin == "prompt:"
+    return pin == PROMPT
 
 
 def _on_a_terminal() -> bool:

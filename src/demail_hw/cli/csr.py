@@ -5,13 +5,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from demail_hw.address import Address
-from demail_hw.card_manager.requests import alternative_names, parse_subject, request_certificate
-from demail_hw.cli.card_access import open_ledger, open_session
+from demail_hw.card_manager.requests import alternative_names, parse_subject
+from demail_hw.cli.card_access import manage
 from demail_hw.cli.consent import is_typed
 from demail_hw.cli.options import ADDRESS, key_option, output_option, pin_option, which_option
-from demail_hw.cli.output import Report, deliver, json_option
+from demail_hw.cli.output import JsonValue, Report, deliver, json_option, printable
 from demail_hw.identity import KeyRole
-from demail_hw.keys.provider import bare_private_key
 from demail_hw.pin_sources import parse_pin_source
 from demail_hw.tcos.layout import PinName
 
@@ -64,15 +63,8 @@ def csr_command(
     except ValueError as error:
         raise click.UsageError(f"--dns or --email: {error}") from error
     source = parse_pin_source(pin)
-    with open_session(address) as session:
-        key = bare_private_key(
-            session,
-            KeyRole(role),
-            source,
-            ledger=open_ledger(address),
-            which=PinName(which),
-            attended=is_typed(pin),
-        )
-        request = request_certificate(key, subject, names)
+    with manage(address, attended=is_typed(pin)) as manager:
+        request = manager.request(KeyRole(role), subject, source, names=names, which=PinName(which))
     text = subject.rfc4514_string()
-    deliver(report, output, request.public_bytes(Encoding.PEM), {"key": role, "subject": text}, f", for {text}")
+    facts: dict[str, JsonValue] = {"key": role, "subject": text}
+    deliver(report, output, request.public_bytes(Encoding.PEM), facts, f", for {printable(text)}")

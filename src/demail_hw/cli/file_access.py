@@ -4,6 +4,8 @@ import dataclasses
 import grp
 import os
 import pwd
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import click
@@ -13,6 +15,7 @@ __all__ = ["MODE", "OWNER", "FileAccess"]
 _KEEP: Final = -1  # of chown(2)
 _ALL_BITS: Final = 0o777
 _OCTAL: Final = 8
+_LARGEST_ID: Final = 0xFFFF_FFFE  # the next one is -1 to chown(2)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,6 +29,11 @@ class FileAccess:
     def usual(self) -> bool:
         """True if nothing was said."""
         return self.mode is None and self.owner is None
+
+    def need_file(self, path: str) -> None:
+        """``click.UsageError`` if something was said and ``path`` is standard output, a device or a pipe."""
+        if not self.usual and (path == "-" or (Path(path).exists() and not Path(path).is_file())):
+            raise click.UsageError("--owner and --mode belong to a file (-o)")
 
     def apply(self, descriptor: int) -> None:
         """Give it to an open file. ``OSError`` if that is not allowed."""
@@ -57,17 +65,20 @@ class _OwnerType(click.ParamType[tuple[int, int]]):
             return value
         user, colon, group = value.partition(":")
         try:
-            return _user(user), _group(group) if colon else _KEEP
-        except KeyError:
+            return (
+                _number(user, lambda name: pwd.getpwnam(name).pw_uid),
+                _number(group, lambda name: grp.getgrnam(name).gr_gid) if colon else _KEEP,
+            )
+        except (KeyError, ValueError):  # ValueError: a zero byte in the name, or more digits than Python reads
             self.fail(f"{value!r} is not USER[:GROUP] of this machine", param, ctx)
 
 
-def _user(name: str) -> int:
-    return int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
-
-
-def _group(name: str) -> int:
-    return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+def _number(name: str, find: Callable[[str], int]) -> int:
+    if not name.isdecimal():
+        return find(name)
+    if int(name) > _LARGEST_ID:
+        raise ValueError(name)
+    return int(name)
 
 
 MODE: Final = _ModeType()

@@ -8,6 +8,7 @@ import click
 from demail_hw.address import Address
 from demail_hw.cli.output import check_output
 from demail_hw.identity import KeyRole
+from demail_hw.pin_sources import SOURCES
 from demail_hw.tcos.layout import PinName
 
 __all__ = ["ADDRESS", "ENDPOINT", "input_argument", "key_option", "output_option", "pin_option", "which_option"]
@@ -50,8 +51,7 @@ def pin_option(function: _Command) -> _Command:
         "--pin",
         required=True,
         metavar="SOURCE",
-        help="prompt:, file:PATH (mode 600), credential:NAME (systemd), fd:N, env:NAME (warned) or "
-        "keyring:SERVICE/USER.",
+        help=f"{SOURCES}.",
     )(function)
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "internal_report",
     "json_option",
     "os_errors_of",
+    "printable",
     "usage_report",
     "write_output",
 ]
@@ -58,14 +59,26 @@ class Report:
     def show(self, result: Mapping[str, JsonValue], text: str) -> None:
         """Print ``result`` as JSON, or ``text``."""
         with os_errors_of("-"):
-            click.echo(json.dumps(result, ensure_ascii=False) if self.as_json else text)
+            click.echo(_json(result) if self.as_json else text)
+
+
+def printable(text: str) -> str:
+    """Foreign text for a terminal: what is not to be printed (``str.isprintable``) stands there as its escape, such
+    as ``\\x1b``."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def _json(value: Mapping[str, JsonValue]) -> str:
+    """One line of JSON. What is not to be printed can stand in its strings alone."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
 def error_report(error: HardwareError, code: int, *, as_json: bool) -> str:
     """An error for standard error: one sentence with its layer and remedy, or a JSON object."""
     if not as_json:
-        return f"demail-hw: {error}"
-    facts = {
+        return f"demail-hw: {printable(str(error))}"  # it may quote a reader, a card or a server
+    facts: dict[str, JsonValue] = {
         "type": type(error).__name__,
         "message": error.message,
         "layer": error.layer.value,
@@ -74,7 +87,7 @@ def error_report(error: HardwareError, code: int, *, as_json: bool) -> str:
         "remedy": error.remedy,
         "exit_code": code,
     }
-    return json.dumps({"error": facts}, ensure_ascii=False)
+    return _json({"error": facts})
 
 
 def usage_report(error: click.ClickException, code: int, *, as_json: bool) -> str:
@@ -160,9 +173,9 @@ class LogHandler(logging.Handler):
         """Write it."""
         level, message = record.levelname.lower(), record.getMessage()
         if self._as_json:
-            click.echo(json.dumps({level: message, "logger": record.name}, ensure_ascii=False), err=True)
+            click.echo(_json({level: message, "logger": record.name}), err=True)
         elif record.levelno >= logging.WARNING:
-            click.echo(f"demail-hw: {level}: {message}", err=True)
+            click.echo(f"demail-hw: {level}: {printable(message)}", err=True)
         else:
             click.echo(f"{record.name}: {message}", err=True)
 

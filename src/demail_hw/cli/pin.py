@@ -1,26 +1,27 @@
 """``demail-hw pin``: the PINs of a card."""
 
-from collections.abc import Callable
-from typing import Final, TypeVar
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import click
 
 from demail_hw.address import Address
+from demail_hw.card_manager.manager import CardManager
 from demail_hw.card_manager.pin_states import PinReport
 from demail_hw.cli.card_access import manage
 from demail_hw.cli.new_pin import NewPinPrompt
 from demail_hw.cli.options import ADDRESS
 from demail_hw.cli.output import JsonValue, Report, json_option
 from demail_hw.keys.pin_guard import KEPT_TRIES
-from demail_hw.pin_sources import PromptPinSource, parse_pin_source
+from demail_hw.pin_sources import PROMPT, SOURCES, PromptPinSource, parse_pin_source
 from demail_hw.secrets import PinSource
 from demail_hw.tcos.layout import PinName
 
 __all__ = ["pin_command"]
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
-_PROMPT: Final = "prompt:"
-_SOURCES: Final = "prompt:, file:PATH, fd:N, credential:NAME, env:NAME or keyring:SERVICE/USER."
 
 _address = click.argument("address", metavar="URI", type=ADDRESS)
 _which = click.option(
@@ -43,7 +44,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be sent,
 
 def _source(name: str, what: str) -> Callable[[_Command], _Command]:
     return click.option(
-        name, metavar="SOURCE", default=_PROMPT, show_default=True, help=f"Where {what} comes from: {_SOURCES}"
+        name, metavar="SOURCE", default=PROMPT, show_default=True, help=f"Where {what} comes from: {SOURCES}."
     )
 
 
@@ -88,8 +89,9 @@ def _line(report: PinReport) -> str:
 @json_option
 def verify_command(address: Address, which: str, pin: str, keep: int, report: Report) -> None:
     """Verify a PIN. If the card accepts it, its tries are restored and services may send it again."""
-    with manage(address, kept=keep, attended=pin == _PROMPT) as manager:
-        manager.pins.verify(PinName(which), _current(pin, which))
+    with _managing(address, keep, pin) as manager:
+        left = manager.pins.check(PinName(which)).retries_left
+        manager.pins.verify(PinName(which), _current(pin, f"PIN {which}", left))
     _done(report, which, "verified", "The card accepted it.")
 
 
@@ -105,11 +107,11 @@ def change_command(
     address: Address, which: str, pin: str, new: str, keep: int, dry_run: bool, report: Report
 ) -> None:
     """Change a PIN."""
-    with manage(address, kept=keep, attended=pin == _PROMPT) as manager:
+    with _managing(address, keep, pin) as manager:
+        left = manager.pins.check(PinName(which)).retries_left
         if dry_run:
-            manager.pins.check(PinName(which))
-            return _would(report, which, "CHANGE REFERENCE DATA with the old PIN and the new one")
-        manager.pins.change(PinName(which), _current(pin, which, "old"), _wanted(new, which))
+            return _would(report, which, "VERIFY with the old PIN, CHANGE REFERENCE DATA with it and the new one")
+        manager.pins.change(PinName(which), _current(pin, f"old PIN {which}", left), _wanted(new, which))
     return _done(report, which, "changed", "The card has the new one. Change it at every source as well.")
 
 
@@ -125,12 +127,16 @@ def unblock_command(
     address: Address, which: str, puk: str, new: str, keep: int, dry_run: bool, report: Report
 ) -> None:
     """Set a new PIN, and all its tries, with the PIN that unblocks it."""
-    with manage(address, kept=keep, attended=puk == _PROMPT) as manager:
+    with _managing(address, keep, puk) as manager:
+        keeper, left = manager.pins.check_unblocking(PinName(which))
         if dry_run:
-            manager.pins.check_unblocking(PinName(which))
-            return _would(report, which, "RESET RETRY COUNTER with its PUK and the new PIN")
-        manager.pins.unblock(PinName(which), _current(puk, which, "PUK of the"), _wanted(new, which))
-    return _done(report, which, "unblocked", "The card has the new one, with all its tries.")
+            return _would(
+                report, which, f"VERIFY with the PIN {keeper.value}, RESET RETRY COUNTER with it and the new PIN"
+            )
+        asked = _current(puk, f"PIN {keeper.value}, which unblocks {which}", left)
+        manager.pins.unblock(PinName(which), asked, _wanted(new, which))
+    text = "The card has the new one, with all its tries. Change it at every source as well."
+    return _done(report, which, "unblocked", text)
 
 
 @pin_command.command("initialize")
@@ -141,7 +147,7 @@ def unblock_command(
 @json_option
 def initialize_command(address: Address, which: str, new: str, dry_run: bool, report: Report) -> None:
     """Set the first PIN in place of the card's NullPIN."""
-    with manage(address, attended=new == _PROMPT) as manager:
+    with manage(address, attended=new == PROMPT) as manager:
         if dry_run:
             manager.pins.check_initializing(PinName(which))
             return _would(report, which, "CHANGE REFERENCE DATA with the NullPIN and the first PIN")
@@ -161,14 +167,26 @@ def clear_command(address: Address, which: str, report: Report) -> None:
     _done(report, which, "cleared", text)
 
 
-def _current(source: str, which: str, kind: str = "") -> PinSource:
-    if source == _PROMPT:
-        return PromptPinSource(f"{f'{kind} ' if kind else ''}PIN {which}: ")
-    return parse_pin_source(source)
+@contextlib.contextmanager
+def _managing(address: Address, keep: int, source: str) -> Iterator[CardManager]:
+    """The last tries are for people, so that only they can say that fewer are kept."""
+    attended = source == PROMPT
+    if keep < KEPT_TRIES and not attended:
+        raise click.UsageError(f"--keep below {KEPT_TRIES} is for a person at the terminal ({PROMPT})")
+    with manage(address, kept=keep, attended=attended) as manager:
+        yield manager
+
+
+def _current(source: str, name: str, left: int | None) -> PinSource:
+    if source != PROMPT:
+        return parse_pin_source(source)
+    if left == 1 and sys.stdin.isatty():
+        click.confirm(f"The {name} has its last try left: a wrong one blocks it. Go on?", abort=True)
+    return PromptPinSource(name + (": " if left is None else f" ({left} {'try' if left == 1 else 'tries'} left): "))
 
 
 def _wanted(source: str, which: str) -> PinSource:
-    return NewPinPrompt(which) if source == _PROMPT else parse_pin_source(source)
+    return NewPinPrompt(which) if source == PROMPT else parse_pin_source(source)
 
 
 def _done(report: Report, which: str, done: str, text: str) -> None:

@@ -10,7 +10,7 @@ from demail_hw.address import Address
 from demail_hw.cli.card_access import compare_with
 from demail_hw.cli.exit_codes import ExitCode
 from demail_hw.cli.options import ADDRESS
-from demail_hw.cli.output import JsonValue, Report, json_option
+from demail_hw.cli.output import JsonValue, Report, json_option, printable
 from demail_hw.errors import ProtocolViolation
 from demail_hw.iso7816 import tlv
 from demail_hw.iso7816.command_names import CommandView, answer_meaning, command_name
@@ -122,7 +122,8 @@ def _objects_text(found: tuple[tlv.Tlv, ...]) -> str:
 
 
 def _lines(trace: Trace) -> Iterator[str]:
-    yield f"reader: {trace.reader or 'not known'}" + (f", serial number {trace.serial}" if trace.serial else "")
+    serial = f", serial number {printable(trace.serial)}" if trace.serial else ""
+    yield f"reader: {printable(trace.reader) or 'not known'}{serial}"
     yield f"ATR: {trace.atr.hex().upper() or 'not known'}"
     powered = dict(trace.powered)
     for position, entry in enumerate(trace.entries):
@@ -140,7 +141,7 @@ def _exchange_lines(number: int, entry: TraceEntry) -> Iterator[str]:
         if view.nc is None:
             yield f"{_INDENT}The command is malformed: its length fields contradict its length."
     yield from _data_lines("got", entry.data, _answer_objects(entry, view))
-    yield f"{_INDENT}{_meaning(entry)}"
+    yield f"{_INDENT}{printable(_meaning(entry))}"
 
 
 def _data_lines(what: str, digits: str, objects: tuple[tlv.Tlv, ...]) -> Iterator[str]:
@@ -162,14 +163,15 @@ def _shown(digits: str) -> str:
 @trace_command.command("replay")
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
 @click.argument("address", metavar="URI", type=ADDRESS)
+@click.option("--use-keys", is_flag=True, help="Send what signs, deciphers or authenticates too.")
 @json_option
-def replay_command(path: Path, address: Address, report: Report) -> None:
+def replay_command(path: Path, address: Address, use_keys: bool, report: Report) -> None:
     """Send the commands of a trace to the card at URI, and say where it answers otherwise.
 
-    Only what reads, or uses a key, is sent: no PIN, and nothing that may change the card. Exit code 4 if an answer
-    differs.
+    Only what reads is sent: no PIN, nothing that may change the card, and nothing that uses a key without --use-keys.
+    Exit code 4 if an answer differs.
     """
-    found = compare_with(address, path)
+    found = compare_with(address, path, use_keys=use_keys)
     result: dict[str, JsonValue] = {
         "sent": found.sent,
         "differences": [_difference(each) for each in found.differences],
@@ -200,5 +202,5 @@ def _told(sent: int, differences: tuple[Difference, ...], skipped: tuple[Skipped
     for difference in differences:
         yield f"line {difference.line}: {difference.command}: the card answered otherwise"
         yield f"{_INDENT}trace: {_shown(difference.expected)}"
-        yield f"{_INDENT}card:  {difference.failure or _shown(difference.got)}"
+        yield f"{_INDENT}card:  {printable(difference.failure) or _shown(difference.got)}"
     yield f"{sent} commands sent, {len(differences)} differences, {len(skipped)} not sent"

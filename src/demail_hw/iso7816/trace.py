@@ -8,9 +8,11 @@ The text has a line ``> command`` and a line ``< data status`` for each exchange
     > 0020008106************
     <  9000
 
-The data field of a command that may hold a PIN is ``**`` a byte; no value in this module ever holds it. A line that
-begins with ``#`` is a comment. Those of the example are read all the same; another ``# connected ATR`` among the
-exchanges says that the card was powered anew, or may have changed without us.
+The data field of a command that may hold a PIN is ``**`` a byte; no value in this module ever holds it. What a
+DECIPHER returns is masked too, unless a tracer asks for it: it may be the key of a message.
+
+A line that begins with ``#`` is a comment. Those of the example are read all the same; another ``# connected ATR``
+among the exchanges says that the card was powered anew, or may have changed without us.
 """
 
 import dataclasses
@@ -57,16 +59,20 @@ _HEADER_SIZE: Final = 4
 _STATUS_DIGITS: Final = 4
 _MAX_LINE: Final = 4 * EXTENDED_LIMITS.max_command
 """In characters: two digits a byte and as many spaces. Nothing longer is an APDU."""
-_DECIPHER: Final = re.compile(r"..2a80")
+_ENVELOPES: Final = frozenset({0xC2, 0xC3})
+_MASKED_INSTRUCTIONS: Final = SECRET_INSTRUCTIONS | _ENVELOPES
+"""ENVELOPE holds another command (ISO 7816-4, 11.7.2): it may be one with a PIN."""
+_DECIPHER: Final = re.compile(r"..(?:2[ab]80|c[23])")
+"""An ENVELOPE may hold a DECIPHER."""
 _GET_RESPONSE: Final = re.compile(r"..c0")
 
 
 def mask(command: Buffers) -> str:
     """An encoded command APDU in hexadecimal, fit to be shown.
 
-    For the commands that carry PINs (see :data:`~demail_hw.iso7816.apdu.SECRET_INSTRUCTIONS`), whatever their
-    class, and so in every piece of a chain, each byte of the data field is ``**``; of a malformed one, each byte
-    behind the header.
+    For the commands that carry PINs (see :data:`~demail_hw.iso7816.apdu.SECRET_INSTRUCTIONS`), and for ENVELOPE,
+    which carries any command, whatever their class, and so in every piece of a chain, each byte of the data field is
+    ``**``; of a malformed one, each byte behind the header.
     """
     joined = bytearray().join(command)
     try:
@@ -76,7 +82,7 @@ def mask(command: Buffers) -> str:
 
 
 def _masked(encoded: memoryview) -> str:
-    if len(encoded) < 2 or encoded[1] not in SECRET_INSTRUCTIONS:
+    if len(encoded) < 2 or encoded[1] not in _MASKED_INSTRUCTIONS:
         return encoded.hex()
     try:
         start, stop = data_field(encoded)
@@ -90,13 +96,14 @@ class TraceEntry:
     """One exchange. ``command``: masked, ``response``: data and status; both in lower-case hexadecimal.
 
     An empty ``response``: none came, and ``failure`` says why, if it is known. ``line``: where it stands in the text
-    it was read from, or 0.
+    it was read from, or 0. ``deciphered``: it is known that the response is what a DECIPHER returns.
     """
 
     command: str
     response: str
     line: int = dataclasses.field(default=0, compare=False)
     failure: str = dataclasses.field(default="", compare=False)
+    deciphered: bool = dataclasses.field(default=False, compare=False)
 
     @classmethod
     def record(cls, command: Buffers, response: bytes) -> "TraceEntry":
@@ -113,6 +120,11 @@ class TraceEntry:
     def data(self) -> str:
         """The response without its status."""
         return self.response[:-_STATUS_DIGITS]
+
+    def hidden(self) -> "TraceEntry":
+        """The same with the data of the response masked."""
+        status = self.response[-_STATUS_DIGITS:]
+        return dataclasses.replace(self, response=MASKED * (len(self.data) // 2) + status)
 
     def format(self) -> str:
         """Its lines, each with its end."""
@@ -337,7 +349,10 @@ _LINES: Final[tuple[tuple[re.Pattern[str], Callable[[_Assembly, str, int], None]
 
 
 class Tracer(Protocol):
-    """Who wants to see the traffic. It is given masked values only."""
+    """Who wants to see the traffic. It is given masked values only.
+
+    What a DECIPHER returns is masked too, unless the tracer has an attribute ``deciphered`` that is true.
+    """
 
     @property
     def enabled(self) -> bool:
@@ -351,19 +366,23 @@ class Tracer(Protocol):
 
 class TracedExchange:
     """:meth:`~demail_hw.interfaces.CardConnection.transmit` of a connection, shown to a tracer: exchanges that failed
-    included, and before the first one, and whenever the connection's epoch has changed, the card's ATR."""
+    included, and before the first one, and whenever the connection's epoch has changed, the card's ATR.
 
-    __slots__ = ("_connection", "_epoch", "_tracer")
+    What a DECIPHER returns is masked, unless the tracer asks for it (see :class:`Tracer`)."""
+
+    __slots__ = ("_connection", "_epoch", "_mask", "_tracer")
 
     def __init__(self, connection: CardConnection, tracer: Tracer) -> None:
         self._connection = connection
         self._tracer = tracer
         self._epoch: int | None = None
+        self._mask = DecipherMask()
 
     def __call__(self, command: Buffers, *, deadline: Deadline) -> bytes:
         """One command APDU, its response APDU."""
         tracer = self._tracer
         if not tracer.enabled:
+            self._mask.lose_sight()
             return self._connection.transmit(command, deadline=deadline)
         self._look_at_the_card()
         masked = mask(command)
@@ -371,10 +390,13 @@ class TracedExchange:
         try:
             response = self._connection.transmit(command, deadline=deadline)
         except BaseException as error:
-            tracer.trace(TraceEntry(masked, "", failure=_told(error)))
+            self._end(TraceEntry(masked, "", failure=_told(error)))
             raise
-        tracer.trace(TraceEntry(masked, response.hex()))
+        self._end(TraceEntry(masked, response.hex()))
         return response
+
+    def _end(self, entry: TraceEntry) -> None:
+        self._tracer.trace(_fit_for(self._tracer, self._mask.mark(entry)))
 
     def _look_at_the_card(self) -> None:
         epoch = self._connection.epoch
@@ -389,11 +411,20 @@ def _told(error: BaseException) -> str:
     return _printable(f"{name}: {error.message}" if isinstance(error, HardwareError) else name)
 
 
-class Recorder:
-    """A tracer that keeps what it sees."""
+def _wants_deciphered(tracer: Tracer) -> bool:
+    return getattr(tracer, "deciphered", False) is True
 
-    def __init__(self) -> None:
+
+def _fit_for(tracer: Tracer, entry: TraceEntry) -> TraceEntry:
+    return entry.hidden() if entry.deciphered and not _wants_deciphered(tracer) else entry
+
+
+class Recorder:
+    """A tracer that keeps what it sees. ``deciphered``: what a DECIPHER returns too; else it is masked."""
+
+    def __init__(self, *, deciphered: bool = False) -> None:
         self._assembly = _Assembly()
+        self.deciphered: Final = deciphered
 
     @property
     def enabled(self) -> bool:
@@ -429,11 +460,16 @@ class SeveralTracers:
         """True if one of them is."""
         return any(tracer.enabled for tracer in self._tracers)
 
+    @property
+    def deciphered(self) -> bool:
+        """True if one of them asks for what a DECIPHER returns."""
+        return any(map(_wants_deciphered, self._tracers))
+
     def trace(self, event: TraceEvent) -> None:
-        """Show it to each that wants it."""
+        """Show it to each that wants it; what a DECIPHER returned masked, unless it asks for that."""
         for tracer in self._tracers:
             if tracer.enabled:
-                tracer.trace(event)
+                tracer.trace(_fit_for(tracer, event) if isinstance(event, TraceEntry) else event)
 
 
 class DecipherMask:
@@ -444,14 +480,18 @@ class DecipherMask:
 
     def hide(self, entry: TraceEntry) -> TraceEntry:
         """The exchange, fit to be shown. Every one has to come by, in its order."""
+        marked = self.mark(entry)
+        return marked.hidden() if marked.deciphered else marked
+
+    def mark(self, entry: TraceEntry) -> TraceEntry:
+        """The exchange, and whether it is what a DECIPHER returns. Every one has to come by, in its order."""
         fetches = self._deciphering and bool(_GET_RESPONSE.match(entry.command))
         self._deciphering = fetches or bool(_DECIPHER.match(entry.command))
-        return _hide_data(entry) if self._deciphering else entry
+        return dataclasses.replace(entry, deciphered=True) if self._deciphering else entry
 
-
-def _hide_data(entry: TraceEntry) -> TraceEntry:
-    status = entry.response[-_STATUS_DIGITS:]
-    return dataclasses.replace(entry, response=MASKED * (len(entry.data) // 2) + status)
+    def lose_sight(self) -> None:
+        """An exchange does not come by: it may be a DECIPHER."""
+        self._deciphering = True
 
 
 class LoggingTracer:

@@ -1,8 +1,7 @@
 """The certificates on a card: unwrapped, paired with their keys by public key, and with their chain."""
 
-import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, assert_never
 
 from cryptography import x509
@@ -14,7 +13,7 @@ from demail_hw.errors import CardError, CertificateError, FileNotFound, KeyNotFo
 from demail_hw.interfaces import Deadline
 from demail_hw.iso7816 import tlv
 from demail_hw.tcos.card import TcosCard
-from demail_hw.tcos.layout import Application, KeySlot, StorageForm
+from demail_hw.tcos.layout import Application, CertificateKind, KeySlot, StorageForm
 from demail_hw.tcos.public_key_file import PublicKeyParts
 
 __all__ = [
@@ -93,50 +92,87 @@ class KeyCertificate(NamedTuple):
 def read_key_certificate(card: TcosCard, key: KeySlot, *, deadline: Deadline) -> KeyCertificate:
     """The certificates of a key; inside a transaction.
 
-    Its certificate is that in the first of its files whose public key is the key's own (EF.PK); where the card has no
-    EF.PK, the first at all. A broken file is passed over, with a warning, if another one has it.
+    Its certificate is that in the first of its files whose public key is the key's own, as :func:`read_public_key`
+    has it. A broken file is passed over, and so is one that disagrees, with a warning, if another one has it.
     Errors: :class:`~demail_hw.errors.KeyNotFound` if there is no certificate,
     :class:`~demail_hw.errors.CertificateError` if it is broken, cannot be read, or belongs to another key.
     """
-    expected = _read_public_key(card, key, deadline)
+    parts = _read_public_key(card, key, deadline)
+    looks = {file_id: _look(card, key, file_id, deadline) for file_id in key.certificate_files}
+    teller = None if parts is not None else _teller(card, key, looks)
     problems: list[CertificateError] = []
     found: list[x509.Certificate] = []
-    for file_id in key.certificate_files:
-        try:
-            certificate = _read_certificate(card, key.application, file_id, deadline)
-        except CertificateError as error:
-            problems.append(error)
-            continue
-        if certificate is None:
-            continue
-        if expected is None or _numbers(certificate) == expected:
-            found.append(certificate)
-        else:
-            problems.append(_stranger(key, file_id))
+    for file_id, look in looks.items():
+        if isinstance(look, CertificateError):
+            problems.append(look)
+        elif look is not None and _is_of(look, parts, teller):
+            found.append(look)
+        elif look is not None:
+            problems.append(_stranger(key, file_id) if teller is None else _disagreeing(key, file_id, teller))
     if not found:
         _warn_of(problems[1:])
         raise problems[0] if problems else KeyNotFound(f"The card holds no certificate for the {key.label}.")
     _warn_of(problems)
-    public_key = found[0].public_key()
-    further = tuple(other for other in found[1:] if other.public_key() == public_key)
-    return KeyCertificate(found[0], paired=expected is not None, further=further)
+    return KeyCertificate(found[0], paired=parts is not None, further=tuple(found[1:]))
+
+
+class _Teller(NamedTuple):
+    """The certificate that tells a key's public half where there is no EF.PK, and its file."""
+
+    file_id: int
+    public_key: CertificatePublicKeyTypes
+
+
+def _teller(
+    card: TcosCard, key: KeySlot, looks: Mapping[int, x509.Certificate | CertificateError | None]
+) -> _Teller | None:
+    certificates = ((file_id, looks[file_id]) for file_id in _most_trusted_first(card, key))
+    return next(
+        (_Teller(file_id, each.public_key()) for file_id, each in certificates if isinstance(each, x509.Certificate)),
+        None,
+    )
+
+
+def _most_trusted_first(card: TcosCard, key: KeySlot) -> list[int]:
+    """The key's files, the card's own before the user's: anybody who has the PIN can write those."""
+    users = {
+        file.identifier
+        for file in card.profile.certificate_files
+        if file.application is key.application and file.kind is CertificateKind.USER
+    }
+    return sorted(key.certificate_files, key=users.__contains__)
+
+
+def _is_of(certificate: x509.Certificate, parts: PublicKeyParts | None, teller: _Teller | None) -> bool:
+    if parts is not None:
+        return _numbers(certificate) == parts
+    return teller is not None and certificate.public_key() == teller.public_key
 
 
 def read_public_key(card: TcosCard, key: KeySlot, *, deadline: Deadline) -> CertificatePublicKeyTypes | None:
     """The public half of a key; inside a transaction. None if nothing on the card tells it.
 
-    It is in EF.PK; where the card has no EF.PK, in the first of the key's certificates that is none of the broken.
+    It is in EF.PK; where the card has no EF.PK, in the first of the key's certificates that is none of the broken,
+    the card's own before those that the user wrote.
     Errors: :class:`~demail_hw.errors.CertificateError` if EF.PK is broken.
     """
     parts = _read_public_key(card, key, deadline)
     if parts is not None:
         return _rsa_key(parts, key)
-    for file_id in key.certificate_files:
-        with contextlib.suppress(CertificateError):
-            certificate = _read_certificate(card, key.application, file_id, deadline)
-            if certificate is not None:
-                return certificate.public_key()
+    for file_id in _most_trusted_first(card, key):
+        look = _look(card, key, file_id, deadline)
+        if isinstance(look, x509.Certificate):
+            return look.public_key()
     return None
+
+
+def _look(
+    card: TcosCard, key: KeySlot, file_id: int, deadline: Deadline
+) -> x509.Certificate | CertificateError | None:
+    try:
+        return _read_certificate(card, key.application, file_id, deadline)
+    except CertificateError as error:
+        return error
 
 
 def _rsa_key(parts: PublicKeyParts, key: KeySlot) -> rsa.RSAPublicKey:
@@ -150,6 +186,14 @@ def _stranger(key: KeySlot, file_id: int) -> CertificateError:
     return CertificateError(
         f"The certificate of the {key.label} in {file_id:04X} belongs to another key.",
         remedy="Write the certificate that was issued for this card's key.",
+    )
+
+
+def _disagreeing(key: KeySlot, file_id: int, teller: _Teller) -> CertificateError:
+    return CertificateError(
+        f"The certificates of the {key.label} in {file_id:04X} and {teller.file_id:04X} have different public keys; "
+        f"that in {teller.file_id:04X} counts.",
+        remedy="Erase the one that is not for this card's key (certs list shows both).",
     )
 
 

@@ -76,9 +76,9 @@ class PinGuard:
         """How the PIN is. Sends none, and raises as :meth:`is_open` does if it may not be sent."""
         return self._admit(card, pin, self._ledger.records(self._serial), deadline=deadline)
 
-    def check_unblocking(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> None:
-        """Raise if the PIN cannot be unblocked, or the one that unblocks it may not be sent. Sends none."""
-        self._admit_unblocking(card, pin, self._ledger.records(self._serial), deadline=deadline)
+    def check_unblocking(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> Mapping[PinSlot, PinStatus]:
+        """How the PIN and the one that unblocks it are. Raise if that may not be sent, or to no avail. Sends none."""
+        return self._admit_unblocking(card, pin, self._ledger.records(self._serial), deadline=deadline)
 
     def check_null_pin(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> PinStatus:
         """How the PIN is. :class:`~demail_hw.errors.PinRefused` unless it was never set, and may be."""
@@ -127,7 +127,10 @@ class PinGuard:
         self._accepted.add(pin)
 
     def change(self, card: TcosCard, pin: PinSlot, old: Pin, new: Pin, *, deadline: Deadline) -> None:
-        """A new PIN in place of the old one: one CHANGE REFERENCE DATA. Inside a transaction.
+        """A new PIN in place of the old one: VERIFY, then CHANGE REFERENCE DATA. Inside a transaction.
+
+        The card gets the two PINs without a border between them, and knows only how long its own is: what is typed
+        too much of the old one would become part of the new one. So the old one is sent alone before.
 
         Errors: as for :meth:`verify`. Where the outcome is unknown, the ledger stops everything unattended, and its
         remedy is the way back.
@@ -136,13 +139,15 @@ class PinGuard:
         check_form(new, pin)
         with self._ledger.page(self._serial, deadline=deadline) as page:
             status = self._admit(card, pin, page.records, deadline=deadline)
+            self._verify(card, pin, old, page, status, deadline=deadline)
             self._accepted.discard(pin)
             permit = PinPermit(_GUARD_KEY, PinOperation.CHANGE, pin.reference, (old, new))
             with _written_ahead(page, permit, {pin: status}, asked=pin):
                 card.change(pin, permit, deadline=deadline)
 
     def unblock(self, card: TcosCard, pin: PinSlot, puk: Pin, new: Pin, *, deadline: Deadline) -> None:
-        """A new PIN, and all its tries, by the PIN that unblocks it: one RESET RETRY COUNTER. Inside a transaction.
+        """A new PIN, and all its tries, by the PIN that unblocks it: VERIFY of that one alone, as in :meth:`change`,
+        and RESET RETRY COUNTER. Inside a transaction.
 
         Errors: as for :meth:`change`, where it is the PUK that the card can refuse.
         """
@@ -151,6 +156,7 @@ class PinGuard:
         check_form(new, pin)
         with self._ledger.page(self._serial, deadline=deadline) as page:
             statuses = self._admit_unblocking(card, pin, page.records, deadline=deadline)
+            self._verify(card, keeper, puk, page, statuses[keeper], deadline=deadline)
             self._accepted -= {pin, keeper}
             permit = PinPermit(_GUARD_KEY, PinOperation.UNBLOCK, pin.reference, (puk, new))
             with _written_ahead(page, permit, statuses, asked=keeper):
@@ -188,9 +194,10 @@ class PinGuard:
         self, card: TcosCard, pin: PinSlot, records: Mapping[str, PinRecord], *, deadline: Deadline
     ) -> PinStatus:
         """How the PIN is; raise if it may not be sent."""
-        self._stop_after_refusal(pin, records)
         record = records.get(pin.name.value)
         status = card.pin_status(pin, deadline=deadline)
+        if status.state is not PinState.BLOCKED:  # that comes before whatever made it so
+            self._stop_after_refusal(pin, records)
         _check_status(pin, status, record, kept=self._kept)
         if record is not None and record.state is PinRecordState.PENDING and not self._attended:
             _check_nothing_was_lost(pin, record, status)
@@ -204,7 +211,11 @@ class PinGuard:
         target = card.pin_status(pin, deadline=deadline)
         if target.state in {PinState.ABSENT, PinState.NULL_PIN}:
             _check_status(pin, target, None, kept=self._kept)
-        return {pin: target, keeper: self._admit(card, keeper, records, deadline=deadline)}
+        try:
+            return {pin: target, keeper: self._admit(card, keeper, records, deadline=deadline)}
+        except PinBlocked as error:
+            error.remedy = f"Without it nothing unblocks the PIN {pin.name.value}: ask the card's issuer."
+            raise
 
     def _admit_null_pin(
         self, card: TcosCard, pin: PinSlot, records: Mapping[str, PinRecord], *, deadline: Deadline
@@ -247,6 +258,10 @@ def _written_ahead(
             )
         elif permit.spent and permit.operation is not PinOperation.VERIFY:
             error.remedy = way_back(next(iter(pins)), permit.operation)
+        raise
+    except BaseException:
+        if permit.spent:
+            _LOG.warning("Interrupted in the middle. %s", way_back(next(iter(pins)), permit.operation))
         raise
     finally:
         # Only what never became a command is surely no attempt, whatever reader and server say.
@@ -302,7 +317,7 @@ def _refused_before(pin: PinSlot, record: PinRecord) -> PinRefused:
     return PinRefused(
         f"The card refused the PIN {pin.name.value} at {_moment(record)}; it is not sent again until a person says "
         "so.",
-        remedy=after_refusal(pin, record.operation),
+        remedy=after_refusal(pin, record, kept=KEPT_TRIES),
     )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from demail_hw.interfaces import PinOperation
+from demail_hw.interfaces import PinOperation, PinRecord
 from demail_hw.tcos.layout import PinName, PinSlot
 
 __all__ = ["after_refusal", "first_pin", "spend_a_try", "unblocking", "way_back"]
@@ -15,10 +15,14 @@ def _command(name: str, pin: PinSlot, options: str = "") -> str:
     return f"demail-hw pin {name} URI{which}{options}"
 
 
-def after_refusal(pin: PinSlot, operation: PinOperation) -> str:
-    """After the card said no."""
-    if operation is PinOperation.INITIALIZE:
+def after_refusal(pin: PinSlot, record: PinRecord, *, kept: int) -> str:
+    """After the card said no. ``kept``: tries that are not spent unless it is said."""
+    if record.operation is PinOperation.INITIALIZE:
         return f"See why the card did not take it, then once more at the terminal: {_command('initialize', pin)}."
+    left = record.retries_left
+    if left is not None and 0 < left <= kept:
+        verify = _command("verify", pin, f" --keep {left - 1}")
+        return f"Correct the PIN at its source, and verify it at the terminal, which restores its tries: {verify}."
     clear, verify = _command("clear", pin), _command("verify", pin)
     return f"Correct the PIN at its source, then {clear}; or verify it at the terminal: {verify}."
 

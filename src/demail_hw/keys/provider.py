@@ -17,7 +17,7 @@ from demail_hw.interfaces import Buffer, Deadline, KeyProvider, PinLedger, Timeo
 from demail_hw.iso7816.trace import Tracer
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.certificates import build_chain, read_issuers, read_key_certificate, read_public_key
-from demail_hw.keys.pin_guard import PinGuard
+from demail_hw.keys.pin_guard import KEPT_TRIES, PinGuard
 from demail_hw.keys.private_keys import card_private_key
 from demail_hw.pin_ledger import ledger_for
 from demail_hw.pin_sources import CallablePinSource, parse_pin_source
@@ -70,11 +70,13 @@ def bare_private_key(
     *,
     ledger: PinLedger,
     which: PinName = PinName.GLOBAL,
+    kept: int = KEPT_TRIES,
     attended: bool = False,
 ) -> PrivateKey:
     """A key of an open card without its certificate, which it need not have yet: to request one.
 
-    ``which`` and ``ledger`` as in :func:`open_provider`; ``attended``: a person types the PIN.
+    ``which`` and ``ledger`` as in :func:`open_provider`; ``kept`` and ``attended`` as for a
+    :class:`~demail_hw.keys.pin_guard.PinGuard`.
 
     Errors: :class:`~demail_hw.errors.KeyNotFound` if the PIN opens no such key, or if nothing on the card tells its
     public half; :class:`~demail_hw.errors.CertificateError` if that is broken.
@@ -91,7 +93,7 @@ def bare_private_key(
             f"Nothing on the card tells the public half of the {key.label}: there is no EF.PK and no certificate.",
             remedy="Import the first certificate that its issuer made for it.",
         )
-    guard = PinGuard(source, serial=session.serial, ledger=ledger, attended=attended)
+    guard = PinGuard(source, serial=session.serial, ledger=ledger, kept=kept, attended=attended)
     return card_private_key(key, public_key, _CardKey(session, guard, key, pin))
 
 

@@ -4,6 +4,7 @@ import time
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certificate_bench import DER, IMPORTED, NKS, PIN, carry_out, ef, erase, managing, public_key, put, write
@@ -26,6 +27,7 @@ from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
 from demail_hw.tcos.layout import CertificateKind, PinName, StorageForm
 from demail_hw_simulators.ca import telesec_ca
+from demail_hw_simulators.card.access import NEVER, FileRules
 from demail_hw_simulators.card.card import SimulatedTcosCard
 from demail_hw_simulators.card.file_system import TransparentFile
 from demail_hw_simulators.card.personalities import PERSONALITIES, netkey3, open_card
@@ -35,7 +37,7 @@ from issued import issue
 VERIFY, UPDATE = 0x20, 0xD6
 WRONG = b"975310"
 SIGG = 0xDF01
-EMPTY, BROKEN = CertificateState.EMPTY, CertificateState.BROKEN
+EMPTY, BROKEN, UNREADABLE = CertificateState.EMPTY, CertificateState.BROKEN, CertificateState.UNREADABLE
 BARE, CONTAINER = StorageForm.BARE, StorageForm.CONTAINER
 
 
@@ -114,6 +116,36 @@ def test_applications_and_files_that_a_card_lacks_are_not_listed() -> None:
             certificates.certificate(certificates.file("SIGG/C000"))
         with pytest.raises(FileNotFound):
             certificates.plan_import(IMPORTED, certificates.file("4332"))
+
+
+@pytest.mark.parametrize("identifier", [0x4331, 0xC000, 0xC201])
+def test_a_file_that_cannot_be_read_does_not_hide_the_others(identifier: int) -> None:
+    card = netkey3()
+    ef(card, identifier).rules = FileRules(read=NEVER)
+    with managing(card) as certificates:
+        found = {entry.file.name: entry for entry in certificates.entries()}
+        unreadable = found.pop(f"NKS/{identifier:04X}")
+        assert (unreadable.state, unreadable.certificate, unreadable.form) == (UNREADABLE, None, None)
+        assert "6982" in unreadable.problem
+        assert UNREADABLE not in {entry.state for entry in found.values()}
+        assert found["NKS/C500"].key is not None
+        with pytest.raises(CertificateError, match="6982"):
+            certificates.certificate(unreadable.file)
+        assert certificates.file_for(KeyRole.SIGNATURE).identifier == (0x4332 if identifier == 0x4331 else 0x4331)
+
+
+def test_a_certificate_that_is_not_of_the_key_that_its_file_is_for() -> None:
+    card = netkey3()
+    for identifier, name in ((0x4331, "nks-81"), (0x4332, "idkey-df07-84")):
+        put(card, issue(public_key(name)).public_bytes(Encoding.DER), identifier)
+    with managing(card) as certificates:
+        found = {entry.file.identifier: entry for entry in certificates.entries()}
+    assert found[0x4331].key is not None
+    assert found[0x4331].key.role is KeyRole.ENCRYPTION
+    assert found[0x4332].key is None
+    for identifier in (0x4331, 0x4332):
+        assert found[identifier].problem == "not of the NetKey signature key, which this file is for"
+    assert not [entry for entry in found.values() if entry.problem and entry.file.identifier >> 8 != 0x43]
 
 
 def test_names_of_files() -> None:
@@ -248,6 +280,47 @@ def test_the_file_for_a_role_is_the_first_empty_one() -> None:
         assert "NKS/4331, NKS/4332" in caught.value.remedy
 
 
+def test_the_file_for_a_role_is_the_cards_own_where_that_is_empty_and_the_users_to_write() -> None:
+    card = open_card("signature-card-v2")
+    with managing(card) as certificates:
+        assert certificates.file_for(KeyRole.SIGNATURE).name == "NKS/4331"
+    put(card, b"", 0xC000)
+    with managing(card) as certificates:
+        assert certificates.file_for(KeyRole.SIGNATURE).name == "NKS/C000"
+
+
+def test_a_users_certificate_does_not_decide_what_the_cards_own_tells() -> None:
+    card = open_card("signature-card-v2")
+    stranger = issue(ec.generate_private_key(ec.SECP256R1()).public_key(), name="stranger")
+    put(card, stranger.public_bytes(Encoding.DER), 0x4331)
+    mine = issue(public_key("signature-card-v2-p256-nks-80"))
+    with managing(card) as certificates:
+        own = certificates.certificate(certificates.file("NKS/C000"))
+        found = {entry.file.name: entry for entry in certificates.entries()}
+        assert certificates.certificate_of(KeyRole.SIGNATURE) == own
+        assert found["NKS/C000"].key is not None
+        assert not found["NKS/C000"].problem
+        assert found["NKS/4331"].key is None
+        assert "Signature Card signature key" in found["NKS/4331"].problem
+        with pytest.raises(CertificateError, match="no key of this card"):
+            certificates.plan_import(stranger, certificates.file("4332"))
+        carry_out(certificates, certificates.plan_import(mine, certificates.file("4332")))
+        assert certificates.certificate_of(KeyRole.SIGNATURE) == mine  # what is imported and matches goes first
+
+
+def test_files_that_disagree_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    card = open_card("signature-card-v2")
+    put(card, b"", 0xC000)
+    keys = (ec.generate_private_key(ec.SECP256R1()).public_key() for _ in range(2))
+    for identifier, key in zip((0x4331, 0x4332), keys, strict=True):
+        put(card, issue(key, name=f"{identifier:04X}").public_bytes(Encoding.DER), identifier)
+    with managing(card) as certificates:
+        assert certificates.certificate_of(KeyRole.SIGNATURE).subject.rfc4514_string() == "CN=4331"
+        assert "in 4332 and 4331 have different public keys; that in 4331 counts" in caplog.text
+        found = {entry.file.name: entry for entry in certificates.entries()}
+        assert "Signature Card signature key" in found["NKS/4332"].problem
+
+
 def test_what_was_imported_is_a_key_providers_certificate_where_the_card_has_no_other() -> None:
     card = netkey3()
     put(card, b"", 0xC000)
@@ -368,6 +441,26 @@ def test_a_pin_that_opens_something_else_is_not_sent() -> None:
             with pytest.raises(PinRefused, match="nothing was sent"):
                 certificates.carry_out(plan, CallablePinSource(lambda: b"654321"), which=which)
     assert (card.instructions[VERIFY], card.instructions[UPDATE]) == (0, 0)
+
+
+@pytest.mark.parametrize("which", [PinName.SIGG_1, PinName.PUK])
+def test_a_plan_is_checked_without_a_pin(which: PinName) -> None:
+    card, ledger = netkey3(), MemoryPinLedger()
+    with managing(card, ledger) as certificates:
+        plan = certificates.plan_import(IMPORTED, certificates.file("4331"))
+        nothing = certificates.plan_erase(certificates.file("4331"))
+        certificates.check(plan)
+        for each in (plan, nothing):
+            with pytest.raises(PinRefused, match="nothing was sent"):
+                certificates.check(each, which=which)
+        with pytest.raises(PinIncorrect):
+            carry_out(certificates, plan, WRONG)
+        tries = card.file_system.root.pins[0].tries
+        with pytest.raises(PinRefused):
+            certificates.check(plan)
+        certificates.check(nothing)
+    assert card.file_system.root.pins[0].tries == tries
+    assert card.instructions[UPDATE] == 0
 
 
 def test_a_card_that_lets_nobody_write_says_so_and_stays_as_it_was() -> None:

@@ -5,8 +5,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from demail_hw.card_manager import open_manager
 from demail_hw.card_manager.requests import alternative_names, parse_subject, request_certificate
-from demail_hw.errors import KeyNotFound, PinIncorrect
+from demail_hw.errors import KeyNotFound, PinIncorrect, PinRefused
 from demail_hw.identity import KeyRole
 from demail_hw.interfaces import Timeouts
 from demail_hw.keys.card_session import CardSession
@@ -86,6 +87,24 @@ def test_a_wrong_pin_costs_one_try_and_signs_nothing() -> None:
         request(card, KeyRole.SIGNATURE, pin=b"975310")
     assert card.file_system.root.pins[0].tries == 2
     assert card.instructions[PSO] == 0
+
+
+@pytest.mark.parametrize("attended", [False, True])
+def test_by_the_card_manager(attended: bool) -> None:
+    names = alternative_names(["gateway.example"], [])
+    source = CallablePinSource(lambda: b"123456")
+    with open_manager("sim:netkey3", attended=attended, ledger=MemoryPinLedger()) as manager:
+        made = manager.request(KeyRole.AUTHENTICATION, SUBJECT, source, names=names)
+    assert made.is_signature_valid
+    assert made.public_key() == load_card_key("nks-82").public_key()
+    assert made.subject == SUBJECT
+    assert list(made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value) == list(names)
+
+
+def test_the_card_managers_tries_are_kept_for_a_request_too() -> None:
+    source = CallablePinSource(lambda: b"123456")
+    with open_manager("sim:netkey3", kept=3, ledger=MemoryPinLedger()) as manager, pytest.raises(PinRefused):
+        manager.request(KeyRole.AUTHENTICATION, SUBJECT, source)
 
 
 # --- what is asked for

@@ -98,6 +98,32 @@ def test_show_tells_it_in_words(path: pathlib.Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == SHOWN
 
 
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_a_stranger_does_not_command_the_terminal(
+    path: pathlib.Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    path.write_text("# reader: R\x1b]0;x\x07\n# reader serial: 7\x9b2J\n> 00a4000c\n# no answer: \x1b[31mred\u202e\n")
+    assert not run("trace", "show", path, *words)
+    shown = capsys.readouterr().out
+    assert shown.replace("\n", "").isprintable()
+    if not words:
+        assert shown.startswith("reader: R\\x1b]0;x\\x07, serial number 7\\x9b2J\n")
+        assert "No answer: \\x1b[31mred\\u202e\n" in shown
+    else:
+        assert json.loads(shown)["reader"] == {"name": "R\x1b]0;x\x07", "serial": "7\x9b2J"}
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_an_error_that_quotes_a_trace_does_not_command_the_terminal(
+    path: pathlib.Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    path.write_text("# connected ATR 3b00\n> 00a4000c023f00\n# no answer: \x1b[2J\x9b2J\n".replace("3b00", ATR))
+    assert run("card", "info", f"replay:{path}", *words)
+    told = capsys.readouterr()
+    assert "x1b[2J" in told.err or "u001b[2J" in told.err
+    assert (told.out + told.err).replace("\n", "").isprintable()
+
+
 def test_show_tells_it_in_json(path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not run("trace", "show", path, "--json")
     shown = json.loads(capsys.readouterr().out)
@@ -226,7 +252,7 @@ def test_another_card_answers_otherwise(path: pathlib.Path, capsys: pytest.Captu
     second = path.with_name("second")
     assert run("--trace", second, "trace", "replay", path, "sim:") == ExitCode.CARD
     assert capsys.readouterr().out.splitlines() == [
-        "line 4: VERIFY 81: not sent: it carries a PIN",
+        "line 4: VERIFY 81: not sent: it may carry a PIN",
         "line 2: SELECT MF: the card answered otherwise",
         "      trace: aa9000",
         "      card:  9000",

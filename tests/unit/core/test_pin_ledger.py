@@ -2,8 +2,11 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
+import select
+import signal
 import stat
 import subprocess
 import sys
@@ -198,6 +201,19 @@ def test_a_link_in_the_place_of_a_page_is_not_followed(tmp_path: Path) -> None:
 # --- who may read it
 
 
+READ_AS_SOMEBODY = """
+import os, sys
+from pathlib import Path
+from demail_hw.errors import PinRefused
+from demail_hw.pin_ledger import FilePinLedger
+os.setresuid(*[int(sys.argv[1])] * 3)
+try:
+    FilePinLedger(Path()).records(sys.argv[2])
+except PinRefused as error:
+    print(error.message)
+"""
+
+
 def modes(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): oct(stat.S_IMODE(path.stat().st_mode))
@@ -231,6 +247,69 @@ def test_a_folder_in_which_others_may_write_is_refused(tmp_path: Path, mode: int
     assert caught.value.remedy.endswith(f"chmod go-w {folder}")
     folder.chmod(0o755)
     write(tmp_path, AFTER)
+
+
+@pytest.mark.parametrize("mode", [0o720, 0o702, 0o777])
+def test_a_folder_above_it_in_which_others_may_write_is_refused(tmp_path: Path, mode: int) -> None:
+    """They could put another one in its place, in which nothing is known."""
+    write(tmp_path)
+    tmp_path.chmod(mode)
+    for use in (write, read):
+        with pytest.raises(PinRefused, match="Others may write") as caught:
+            use(tmp_path)
+        assert caught.value.remedy.endswith(f"chmod go-w {tmp_path}")
+    tmp_path.chmod(mode | stat.S_ISVTX)  # as /tmp: nobody renames what belongs to another
+    write(tmp_path, AFTER)
+    assert read(tmp_path) == {"global": AFTER}
+
+
+def test_a_link_in_the_place_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    write(tmp_path / "a")
+    (tmp_path / "b").mkdir(mode=0o700)
+    (tmp_path / "b" / "pins").symlink_to(tmp_path / "a" / "pins")
+    for use in (write, read):
+        with pytest.raises(PinRefused, match=r"Not a directory|symbolic link"):
+            use(tmp_path / "b")
+
+
+def test_a_link_to_the_folder_above_it_is_followed(tmp_path: Path) -> None:
+    """As ``STATE_DIRECTORY`` is one where the unit has ``DynamicUser=`` (systemd.exec(5))."""
+    write(tmp_path / "private")
+    (tmp_path / "state").symlink_to(tmp_path / "private")
+    write(tmp_path / "state", AFTER)
+    assert read(tmp_path / "private") == {"global": AFTER}
+
+
+@as_root
+def test_the_folder_of_a_stranger_is_refused(tmp_path: Path) -> None:
+    write(tmp_path)
+    os.chown(tmp_path / "pins", NOBODY, NOBODY)
+    for use in (write, read):
+        with pytest.raises(PinRefused, match=rf"belongs to another user \(uid {NOBODY}\)"):
+            use(tmp_path)
+    os.chown(tmp_path, NOBODY, NOBODY)  # that of a service, which root looks after
+    write(tmp_path, AFTER)
+    assert read(tmp_path) == {"global": AFTER}
+
+
+@as_root
+def test_a_service_does_not_use_the_folder_of_a_stranger(tmp_path: Path) -> None:
+    """Not even of one who let it write there. The service is a child, as an effective user of its own."""
+    other = NOBODY - 1
+    open_to_all = tmp_path / "state"
+    write(open_to_all)
+    os.chown(open_to_all, NOBODY, NOBODY)
+    os.chown(open_to_all / "pins", other, other)
+    (open_to_all / "pins").chmod(0o755)
+    child = subprocess.run(
+        [sys.executable, "-c", READ_AS_SOMEBODY, str(NOBODY), CARD],
+        cwd=open_to_all,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert f"belongs to another user (uid {other})" in child.stdout
 
 
 @as_user
@@ -430,13 +509,17 @@ with FilePinLedger(Path(sys.argv[1])).page(sys.argv[2], deadline=time.monotonic(
             except PinRefused as error:
                 print(error.message, flush=True)
         else:
-            os.close(writer)
+            if sys.argv[3] != "outlives":
+                os.close(writer)
             os.read(reader, 1)
             os._exit(0)
     else:
         if sys.argv[3] == "leaves":
             os.waitpid(child, 0)
             print("held", flush=True)
+            sys.stdin.readline()
+        elif sys.argv[3] == "outlives":
+            print(child, flush=True)
             sys.stdin.readline()
 if child:
     print("left", flush=True)
@@ -512,6 +595,76 @@ def test_a_child_that_was_forked_meanwhile_neither_writes_nor_frees_the_page(tmp
         parent.tell()
         assert parent.hear() == "left"
         assert is_free(tmp_path)
+
+
+def test_who_waited_for_a_lock_that_was_deleted_has_none(tmp_path: Path) -> None:
+    """The lock that it waited for is nobody's any more; it takes the one that all others look at."""
+    lock = page_of(tmp_path).with_suffix(".lock")
+    with Child(HOLD, str(tmp_path), CARD) as first, Child(HOLD, str(tmp_path), CARD) as second:
+        heard = {first.process.stdout: first, second.process.stdout: second}
+        (ready,), _, _ = select.select(list(heard), [], [], SECONDS)
+        holder = heard.pop(ready)
+        (waiter,) = heard.values()
+        assert holder.hear() == "held"
+        lock.rename(lock.with_suffix(".deleted"))
+        lock.touch(0o600)
+        assert waiter.hear() == "held"
+        assert not is_free(tmp_path)
+        holder.tell()
+        assert holder.wait() == 0
+        assert not is_free(tmp_path)
+        waiter.tell()
+        assert waiter.wait() == 0
+    assert is_free(tmp_path)
+
+
+def test_a_lock_that_is_deleted_before_it_is_had_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = page_of(tmp_path).with_suffix(".lock")
+    locks = fcntl.flock
+    deletions = iter([True, False])
+
+    def delete_first(descriptor: int, operation: int) -> None:
+        if operation & fcntl.LOCK_EX and next(deletions, False):
+            lock.unlink()
+        locks(descriptor, operation)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", delete_first)
+        with FilePinLedger(tmp_path).page(CARD, deadline=soon()):
+            assert not is_free(tmp_path)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["deleted", "another one"])
+def test_no_pin_is_sent_by_whose_lock_was_deleted_but_what_became_of_one_is_noted(
+    tmp_path: Path, again: bool
+) -> None:
+    lock = page_of(tmp_path).with_suffix(".lock")
+    with FilePinLedger(tmp_path).page(CARD, deadline=soon()) as page:
+        lock.unlink()
+        if again:
+            lock.touch()
+        with pytest.raises(PinRefused, match="deleted the lock"):
+            page.write({"global": AFTER})
+        assert read(tmp_path) == {}
+        page.write({"global": BEFORE})
+    assert read(tmp_path) == {"global": BEFORE}
+
+
+def test_the_child_of_a_killed_process_keeps_the_page_and_the_error_says_where_to_look(tmp_path: Path) -> None:
+    with Child(FORK_IN_THE_HOLD, str(tmp_path), CARD, "outlives") as parent:
+        child = int(parent.hear())
+        try:
+            parent.kill()
+            with pytest.raises(DeadlineExceeded) as caught:
+                FilePinLedger(tmp_path).page(CARD, deadline=time.monotonic()).__enter__()
+        finally:
+            os.kill(child, signal.SIGKILL)
+    lock = page_of(tmp_path).with_suffix(".lock")
+    assert f"a child of one that was killed, holds {lock}" in caught.value.remedy
+    with FilePinLedger(tmp_path).page(CARD, deadline=soon()):
+        pass
 
 
 # --- a system without flock(2)

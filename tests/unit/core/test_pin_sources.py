@@ -2,6 +2,8 @@ import errno
 import io
 import mmap
 import os
+import re
+import socket
 import threading
 import traceback
 import warnings
@@ -9,10 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click import Option
 
 from demail_hw import pin_sources
+from demail_hw.cli.csr import csr_command
+from demail_hw.cli.pin import verify_command
 from demail_hw.errors import ConfigurationError, PinRequired
-from demail_hw.pin_sources import CallablePinSource, DescriptorPinSource, parse_pin_source
+from demail_hw.pin_sources import SOURCES, CallablePinSource, DescriptorPinSource, parse_pin_source
 from demail_hw.secret_memory import secret_page
 
 PUK_BEHIND = b"\n87654321\n"
@@ -38,11 +43,17 @@ def pages(monkeypatch: pytest.MonkeyPatch) -> list[mmap.mmap]:
     return given
 
 
+def handed_over(descriptor: int) -> int:
+    """As whoever starts this process hands it over."""
+    os.set_inheritable(descriptor, True)
+    return descriptor
+
+
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """A pipe whose reading end the source will close."""
+    """A pipe whose reading end was handed over, and which the source will close."""
     reading, writing = os.pipe()
-    yield reading, writing
+    yield handed_over(reading), writing
     os.close(writing)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.close(reading)
@@ -162,7 +173,7 @@ def test_descriptor_is_read_piece_by_piece_until_the_line_ends(pipe: tuple[int, 
 
 
 def test_descriptor_without_a_line_end_is_read_to_its_end(tmp_path: Path) -> None:
-    descriptor = os.open(pin_file(tmp_path, b"123456"), os.O_RDONLY)
+    descriptor = handed_over(os.open(pin_file(tmp_path, b"123456"), os.O_RDONLY))
     assert bytes(parse_pin_source(f"fd:{descriptor}").read().buffer) == b"123456"
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.close(descriptor)
@@ -174,7 +185,7 @@ def test_descriptor_that_gives_nothing(written: bytes) -> None:
     os.write(writing, written)
     os.close(writing)
     with pytest.raises(PinRequired, match="gave no PIN"):
-        parse_pin_source(f"fd:{reading}").read()
+        parse_pin_source(f"fd:{handed_over(reading)}").read()
 
 
 def test_descriptor_that_nobody_writes_to_is_not_waited_for_in_vain(
@@ -188,12 +199,66 @@ def test_descriptor_that_nobody_writes_to_is_not_waited_for_in_vain(
     assert pages[0][:] == bytes(mmap.PAGESIZE)
 
 
-def test_descriptor_that_is_not_open_or_a_folder(tmp_path: Path) -> None:
-    descriptor = os.open(tmp_path, os.O_RDONLY)
+def test_descriptor_that_is_a_folder(tmp_path: Path) -> None:
+    descriptor = handed_over(os.open(tmp_path, os.O_RDONLY))
     with pytest.raises(PinRequired, match="Is a directory"):
         parse_pin_source(f"fd:{descriptor}").read()
-    with pytest.raises(PinRequired, match="Bad file descriptor"):
-        parse_pin_source(f"fd:{descriptor}").read()
+
+
+def unused_number() -> int:
+    """Of no open descriptor; one that is opened next has it."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    os.close(writing)
+    return reading
+
+
+def test_descriptor_that_is_not_open_is_refused_before_anything_is_opened() -> None:
+    number = unused_number()
+    with pytest.raises(ConfigurationError, match="not handed to this process") as caught:
+        parse_pin_source(f"fd:{number}")
+    assert "3<FILE" in caught.value.remedy
+    with pytest.raises(ConfigurationError, match="Bad file descriptor"):
+        DescriptorPinSource(number)
+
+
+def test_a_descriptor_that_this_process_opened_itself_is_left_alone() -> None:
+    """The socket of a reader, say, which got the number that nobody was there for."""
+    ours, others = socket.socketpair()
+    with ours, others:
+        others.sendall(b"123456\n")
+        with pytest.raises(ConfigurationError, match="not handed to this process"):
+            parse_pin_source(f"fd:{ours.fileno()}")
+        assert ours.recv(16) == b"123456\n"
+
+
+def test_who_gets_the_number_of_a_descriptor_that_was_taken_keeps_it(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    os.write(writing, b"123456\n")
+    source = parse_pin_source(f"fd:{reading}")
+    other, end = os.pipe()
+    try:
+        assert other == reading
+        os.write(end, b"654321\n")
+        with source.read() as secret:
+            assert bytes(secret.buffer) == b"123456"
+        assert os.read(other, 16) == b"654321\n"
+    finally:
+        os.close(other)
+        os.close(end)
+
+
+def test_a_descriptor_that_was_taken_is_no_childs_and_nobody_can_name_it_again(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    taken = unused_number()  # the next one that is free
+    os.write(writing, b"123456\n")
+    source = parse_pin_source(f"fd:{reading}")
+    assert not os.get_inheritable(taken)
+    for number in (reading, taken):
+        with pytest.raises(ConfigurationError, match="not handed to this process"):
+            parse_pin_source(f"fd:{number}")
+    with source.read() as secret:
+        assert bytes(secret.buffer) == b"123456"
 
 
 @pytest.mark.parametrize("number", ["0", "1", "2", "-1", "+3", "3.0", "x", "\N{ARABIC-INDIC DIGIT SIX}", "9" * 5000])
@@ -285,6 +350,16 @@ def test_prompt_fails_at_once_without_a_terminal(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("sys.stdin", None)  # as in a process that was started with standard input closed
     with pytest.raises(PinRequired, match="no terminal"):
         parse_pin_source("prompt:").read()
+
+
+def test_the_list_of_sources_names_those_that_there_are() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_pin_source("")
+    assert SOURCES in caught.value.remedy
+    kinds = re.findall(r"(\w+):", SOURCES)
+    assert sorted(kinds) == ["credential", "env", "fd", "file", "keyring", "prompt"]
+    for command in (csr_command, verify_command):
+        assert any(SOURCES in option.help for option in command.params if isinstance(option, Option) and option.help)
 
 
 @pytest.mark.parametrize("text", ["123456", "", "file", "file:", "pin:123456", "123456:", ":"])

@@ -1,4 +1,5 @@
 import logging
+from collections.abc import Sequence
 
 import pytest
 
@@ -19,6 +20,7 @@ from demail_hw.iso7816.trace import (
     TracedExchange,
     TraceEntry,
     TraceEvent,
+    Tracer,
     mask,
 )
 
@@ -290,6 +292,60 @@ def test_why_no_answer_came_is_told(error: BaseException, told: str) -> None:
     assert (entry.command, entry.response, entry.failure) == (MASKED_VERIFY, "", told)
     assert list(entry.lines()) == [f"> {MASKED_VERIFY}", f"# no answer: {told}"]
     assert Trace.parse(entry.format()).entries[0].failure == told
+
+
+DECIPHERING = (
+    ("002a808601aa00", "5ec2e75ec2e76103"),
+    ("00c0000003", "5ec2e79000"),
+    ("00b0000003", "0102039000"),
+)
+HIDDEN = ["************6103", "******9000", "0102039000"]
+WHOLE = [response for _, response in DECIPHERING]
+
+
+def decipher(tracer: Tracer) -> None:
+    connection = Connection(*(bytes.fromhex(response) for _, response in DECIPHERING))
+    traced = TracedExchange(connection, tracer)  # type: ignore[arg-type]
+    for command, _ in DECIPHERING:
+        traced((bytes.fromhex(command),), deadline=DEADLINE)
+
+
+def responses(events: Sequence[TraceEvent]) -> list[str]:
+    return [event.response for event in events if isinstance(event, TraceEntry)]
+
+
+def test_no_tracer_sees_what_was_deciphered_unless_it_asks_for_it() -> None:
+    witness, silent, curious = Witness(), Recorder(), Recorder(deciphered=True)
+    for tracer in (witness, silent, curious):
+        decipher(tracer)
+    assert responses(witness.events) == responses(silent.recorded().entries) == HIDDEN
+    assert responses(curious.recorded().entries) == WHOLE
+
+
+def test_of_several_tracers_only_who_asks_sees_what_was_deciphered() -> None:
+    witness, curious = Witness(), Recorder(deciphered=True)
+    decipher(SeveralTracers((curious, SeveralTracers((witness,)))))
+    assert responses(witness.events) == HIDDEN
+    assert responses(curious.recorded().entries) == WHOLE
+
+
+def test_what_follows_a_command_that_was_not_traced_may_be_deciphered() -> None:
+    witness = Witness(enabled=False)
+    connection = Connection(b"\x61\x03", b"\x5e\xc2\xe7\x90\0")
+    traced = TracedExchange(connection, witness)  # type: ignore[arg-type]
+    traced((bytes.fromhex("002a808601aa00"),), deadline=DEADLINE)
+    witness.enabled = True
+    traced((bytes.fromhex("00c0000003"),), deadline=DEADLINE)
+    assert responses(witness.events) == ["******9000"]
+
+
+@pytest.mark.parametrize("ins", ["c2", "c3"])
+def test_an_envelope_may_hold_a_pin_or_a_decipher(ins: str) -> None:
+    command = f"00{ins}00000b0020008106313233343536"
+    assert mask((bytes.fromhex(command),)) == f"00{ins}00000b" + "**" * 11
+    recorder = Recorder()
+    exchange(Connection(b"\x5e\xc2\x90\0"), recorder, (bytes.fromhex(command),))
+    assert responses(recorder.recorded().entries) == ["****9000"]
 
 
 def test_who_wants_nothing_is_told_nothing() -> None:

@@ -542,31 +542,55 @@ def initialize(keeper: PinGuard, bench: Bench, null_pin: bytes = bytes(6), new: 
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-    """What is done to which card. ``asked``: the PIN that the card compares. ``noted``: those in the ledger."""
+    """What is done to which card. ``sent``: its PIN commands, if the card takes each. ``asked``: the PIN that the
+    card compares. ``noted``: those in the ledger at the end, with the tries before the first command.
+    """
 
     act: Callable[..., None]
     card: Callable[[], SimulatedTcosCard]
     operation: PinOperation
-    command: int
+    sent: list[int]
     asked: str
     wrong: bytes
     noted: dict[str, int | None]
 
+    @property
+    def first(self) -> PinOperation:
+        """What a wrong PIN ends at."""
+        return PinOperation.VERIFY if self.sent[0] == VERIFY else self.operation
+
 
 USES = {
-    "change": Use(change, lambda: open_card("netkey3"), PinOperation.CHANGE, CHANGE, "global", WRONG, {"global": 3}),
-    "unblock": Use(unblock, blocked_card, PinOperation.UNBLOCK, RESET, "puk", WRONG_PUK, {"global": 0, "puk": 3}),
+    "change": Use(
+        change,
+        lambda: open_card("netkey3"),
+        PinOperation.CHANGE,
+        [VERIFY, CHANGE],
+        "global",
+        WRONG,
+        {"global": 3},
+    ),
+    "unblock": Use(
+        unblock,
+        blocked_card,
+        PinOperation.UNBLOCK,
+        [VERIFY, RESET],
+        "puk",
+        WRONG_PUK,
+        {"global": 0, "puk": 3},
+    ),
     "initialize": Use(
         initialize,
         lambda: open_card("netkey3-fresh"),
         PinOperation.INITIALIZE,
-        CHANGE,
+        [CHANGE],
         "global",
         b"000000",
         {"global": None},
     ),
 }
 each_use = pytest.mark.parametrize("use", USES.values(), ids=USES)
+each_of_two_steps = pytest.mark.parametrize("use", [USES["change"], USES["unblock"]], ids=["change", "unblock"])
 
 
 def noted(ledger: PinLedger) -> dict[str, tuple[PinRecordState, PinOperation, int | None]]:
@@ -579,7 +603,7 @@ def accepts(bench: Bench, pin: bytes) -> bool:
     """Would the card take it? Asked past the guard, and powered anew."""
     with bench.connection.transaction(deadline=bench.deadline):
         bench.connection.reset(deadline=bench.deadline)
-        answer = bench.simulated.transmit(bytes.fromhex("0020000006") + pin)
+        answer = bench.simulated.transmit(bytes((0x00, VERIFY, 0x00, 0x00, len(pin))) + pin)
         bench.connection.reset(deadline=bench.deadline)
     return answer == b"\x90\x00"
 
@@ -588,7 +612,7 @@ def accepts(bench: Bench, pin: bytes) -> bool:
 def test_accepted(use: Use) -> None:
     bench, ledger = Bench(use.card()), MemoryPinLedger()
     use.act(guard(None, ledger), bench)
-    assert bench.sent == [use.command]
+    assert bench.sent == use.sent
     assert noted(ledger) == {name: (ACCEPTED, use.operation, left) for name, left in use.noted.items()}
     assert accepts(bench, NEW)
     bench.verify(guard(NEW, ledger))
@@ -603,9 +627,11 @@ def test_it_is_noted_before_it_leaves(use: Use) -> None:
         seen.append(noted(ledger))
         return bench.simulated.transmit(command)
 
-    bench.other_answer = look
+    bench.answer = bench.other_answer = look
     use.act(guard(None, ledger), bench)
-    assert seen == [{name: (PENDING, use.operation, left) for name, left in use.noted.items()}]
+    verify = {use.asked: (PENDING, PinOperation.VERIFY, use.noted[use.asked])}
+    last = {name: (PENDING, use.operation, left) for name, left in use.noted.items()}
+    assert seen == ([verify, last] if VERIFY in use.sent else [last])
 
 
 @each_use
@@ -614,14 +640,14 @@ def test_refused_once_and_not_sent_again(use: Use) -> None:
     with pytest.raises(PinIncorrect) as caught:
         use.act(guard(None, ledger), bench, use.wrong)
     assert caught.value.retries_left == 2
-    assert noted(ledger) == {use.asked: (REFUSED, use.operation, 2)}
+    assert noted(ledger) == {use.asked: (REFUSED, use.first, 2)}
     for _ in range(2):
         with pytest.raises(PinRefused, match=f"refused the PIN {use.asked} at .* not sent again"):
             use.act(guard(None, ledger, kept=0), bench)
-    assert bench.sent == [use.command]
+    assert bench.sent == use.sent[:1]
     guard(None, ledger).clear(NETKEY3.pin(PinName(use.asked)), deadline=bench.deadline)
     use.act(guard(None, ledger, kept=1), bench)
-    assert bench.sent == [use.command] * 2
+    assert bench.sent == use.sent[:1] + use.sent
     assert accepts(bench, NEW)
 
 
@@ -645,6 +671,7 @@ def test_a_refusal_for_another_reason_stops_too(use: Use, status: str) -> None:
     assert caught.value.outcome is Outcome.REFUSED
     left = 0 if status == "6983" else use.noted[use.asked]
     assert noted(ledger) == {use.asked: (REFUSED, use.operation, left)}
+    assert bench.sent == use.sent
 
 
 @each_use
@@ -682,7 +709,7 @@ def test_no_answer_stops_everything_unattended_and_says_the_way_back(use: Use, c
         if isinstance(stopped.value, PinRefused):
             assert f"attempt to {use.operation.value} the PIN global" in stopped.value.message
             assert stopped.value.remedy == way_back(NETKEY3.pin(PinName.GLOBAL), use.operation)
-    assert bench.sent == [use.command]
+    assert bench.sent == use.sent
     assert accepts(bench, NEW) is committed
 
 
@@ -698,7 +725,7 @@ def test_what_has_no_end_is_not_begun_again_unattended(name: str, committed: boo
     with pytest.raises(PinRefused, match="not known") as caught:
         use.act(guard(None, ledger), bench)
     assert caught.value.remedy == way_back(NETKEY3.pin(PinName(use.asked)), use.operation)
-    assert bench.sent == [use.command]
+    assert bench.sent == use.sent
 
 
 def test_an_initialization_without_an_end_is_begun_again_if_the_card_says_it_never_was_set() -> None:
@@ -740,9 +767,15 @@ def test_what_never_became_one_of_these_was_none(use: Use, monkeypatch: pytest.M
             patch.setattr(TcosCard, name, gone)
         with pytest.raises(CardRemoved):
             use.act(guard(None, ledger), bench)
-    assert ledger.records(CARD) == dict.fromkeys(use.noted, before)
+    assert bench.sent == use.sent[:-1]
+    if VERIFY in use.sent:
+        assert noted(ledger)[use.asked] == (ACCEPTED, PinOperation.VERIFY, use.noted[use.asked])
+    untouched = use.noted.keys() - ({use.asked} if VERIFY in use.sent else set())
+    records = ledger.records(CARD)
+    assert records.keys() == use.noted.keys()
+    assert {name: records[name] for name in untouched} == dict.fromkeys(untouched, before)
     use.act(guard(None, ledger), bench)
-    assert bench.sent == [use.command]
+    assert bench.sent == use.sent[:-1] + use.sent
 
 
 @pytest.mark.parametrize("bad", [b"", b"12345", b"1" * 17, b"12345\n", b"123 56", "12345ä".encode()])
@@ -785,20 +818,81 @@ def test_what_is_set_is_not_initialized(bench: Bench) -> None:
     assert bench.sent == []
 
 
-@pytest.mark.parametrize("act", [change, unblock])
+@each_of_two_steps
 @pytest.mark.parametrize(("left", "kept", "goes"), [(2, 2, False), (1, 2, False), (2, 1, True), (1, 0, True)])
-def test_the_last_tries_of_what_is_compared_are_kept(
-    act: Callable[[PinGuard, Bench], None], left: int, kept: int, goes: bool
-) -> None:
-    card = blocked_card() if act is unblock else open_card("netkey3")
-    card.file_system.root.pins[1 if act is unblock else 0].tries = left
+def test_the_last_tries_of_what_is_compared_are_kept(use: Use, left: int, kept: int, goes: bool) -> None:
+    card, ledger = use.card(), MemoryPinLedger()
+    card.file_system.root.pins[NETKEY3.pin(PinName(use.asked)).reference].tries = left
     bench = Bench(card)
     if goes:
-        act(guard(None, kept=kept), bench)
+        use.act(guard(None, ledger, kept=kept), bench)
+        assert noted(ledger)[use.asked] == (ACCEPTED, use.operation, left)
     else:
-        with pytest.raises(PinRefused, match=f"PIN {'puk' if act is unblock else 'global'} has .* kept for people"):
-            act(guard(None, kept=kept), bench)
-    assert len(bench.sent) == goes
+        with pytest.raises(PinRefused, match=f"PIN {use.asked} has .* kept for people"):
+            use.act(guard(None, ledger, kept=kept), bench)
+        assert noted(ledger) == {}
+    assert bench.sent == (use.sent if goes else [])
+
+
+TOO_MUCH = pytest.mark.parametrize(
+    ("use", "typed"), [(USES["change"], RIGHT + b"7"), (USES["unblock"], RIGHT_PUK + b"9")], ids=["change", "unblock"]
+)
+
+
+@TOO_MUCH
+def test_one_key_too_many_sets_no_pin(use: Use, typed: bytes) -> None:
+    """The PIN that is unblocked here is not blocked: so it can be seen whether it still counts."""
+    bench, ledger = Bench(), MemoryPinLedger()
+    with pytest.raises(PinIncorrect) as caught:
+        use.act(guard(None, ledger), bench, typed)
+    assert caught.value.retries_left == 2
+    assert bench.sent == [VERIFY]
+    assert noted(ledger) == {use.asked: (REFUSED, PinOperation.VERIFY, 2)}
+    assert accepts(bench, RIGHT)
+    assert not accepts(bench, NEW)
+    assert not accepts(bench, typed[-1:] + NEW)
+
+
+@TOO_MUCH
+def test_the_card_would_make_one_key_too_many_part_of_the_new_pin(use: Use, typed: bytes) -> None:
+    """Why the old one is sent alone before: the card sees no border between the two."""
+    bench = Bench()
+    both = typed + NEW
+    with bench.connection.transaction(deadline=bench.deadline):
+        answer = bench.simulated.transmit(bytes((0x00, use.sent[-1], 0x00, 0x00, len(both))) + both)
+    assert answer == b"\x90\x00"
+    assert accepts(bench, typed[-1:] + NEW)
+
+
+@each_of_two_steps
+@pytest.mark.parametrize("reached", [False, True], ids=["before", "after"])
+def test_a_verify_step_without_an_end_is_a_verify_without_an_end(use: Use, reached: bool) -> None:
+    """Before and after the card compared the PIN. The right one costs no try, as the counter proves: it goes on."""
+    bench, ledger = Bench(use.card()), MemoryPinLedger()
+    bench.answer = lambda command: mute(bench.simulated.transmit(command) if reached else command)
+    with pytest.raises(DeadlineExceeded):
+        use.act(guard(None, ledger), bench)
+    assert bench.sent == [VERIFY]
+    assert noted(ledger) == {use.asked: (PENDING, PinOperation.VERIFY, 3)}
+    bench.answer = None
+    bench.connection.reset(deadline=bench.deadline)
+    use.act(guard(None, ledger), bench)
+    assert bench.sent == [VERIFY, *use.sent]
+    assert accepts(bench, NEW)
+
+
+@each_of_two_steps
+def test_a_verify_step_without_an_end_that_cost_a_try_is_not_repeated(use: Use) -> None:
+    bench, ledger = Bench(use.card()), MemoryPinLedger()
+    bench.answer = lambda command: mute(bench.simulated.transmit(command))
+    with pytest.raises(DeadlineExceeded):
+        use.act(guard(None, ledger), bench, use.wrong)
+    bench.answer = None
+    with pytest.raises(PinRefused, match=f"attempt to verify the PIN {use.asked} at .* not known") as caught:
+        use.act(guard(None, ledger, kept=0), bench)
+    assert caught.value.remedy == way_back(NETKEY3.pin(PinName(use.asked)), PinOperation.VERIFY)
+    assert bench.sent == [VERIFY]
+    assert noted(ledger) == {use.asked: (PENDING, PinOperation.VERIFY, 3)}
 
 
 def test_a_puk_without_tries_is_not_sent() -> None:
@@ -874,11 +968,28 @@ def test_an_end_that_cannot_be_noted_leaves_the_note_before(
     use: Use, refused: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench, ledger = Bench(use.card()), Unwritable()
-    ledger.notes = 1
     if refused:
+        ledger.notes = 1
         with pytest.raises(PinIncorrect):
             use.act(guard(None, ledger), bench, use.wrong)
+        assert noted(ledger).keys() == (use.noted.keys() if use.first is use.operation else {use.asked})
     else:
+        ledger.notes = 2 * len(use.sent) - 1  # two a command, but the last
         use.act(guard(None, ledger), bench)
-    assert {state for state, _, _ in noted(ledger).values()} == {PENDING}
+        assert noted(ledger).keys() == use.noted.keys()
+    operation = use.first if refused else use.operation
+    assert {(state, done) for state, done, _ in noted(ledger).values()} == {(PENDING, operation)}
     assert "could not be noted: The ledger is full." in caplog.text
+
+
+@each_of_two_steps
+@pytest.mark.parametrize(("notes", "state"), [(1, PENDING), (2, ACCEPTED)])
+def test_without_a_note_of_its_own_the_second_command_is_not_sent(
+    use: Use, notes: int, state: PinRecordState
+) -> None:
+    bench, ledger = Bench(use.card()), Unwritable()
+    ledger.notes = notes
+    with pytest.raises(PinRefused, match="full"):
+        use.act(guard(None, ledger), bench)
+    assert bench.sent == [VERIFY]
+    assert noted(ledger) == {use.asked: (state, PinOperation.VERIFY, 3)}

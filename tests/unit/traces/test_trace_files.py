@@ -9,6 +9,8 @@ import subprocess
 import sys
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 import demail_hw
 from demail_hw.errors import ConfigurationError
@@ -110,6 +112,48 @@ def test_a_file_that_was_there_is_emptied_and_made_private(path: pathlib.Path, b
     assert path.read_text().count("\n") == 1
 
 
+def test_who_has_the_old_file_open_sees_nothing(path: pathlib.Path) -> None:
+    path.write_text("old")
+    with path.open() as spy, FileTracer(path) as tracer:
+        record(tracer, *EXCHANGES)
+        assert spy.read() == "old"
+    assert path.stat().st_uid == os.geteuid()
+    assert [each.name for each in path.parent.iterdir()] == [path.name]  # and no draft
+
+
+def test_no_link_to_a_file_is_followed(path: pathlib.Path) -> None:
+    precious = path.with_name("precious")
+    precious.write_text("keep")
+    path.symlink_to(precious)
+    with pytest.raises(ConfigurationError, match="cannot be written: it is a link to a file"):
+        FileTracer(path)
+    assert precious.read_text() == "keep"
+
+
+def test_a_link_to_a_device_is_followed(path: pathlib.Path) -> None:
+    path.symlink_to("/dev/null")
+    with FileTracer(path) as tracer:
+        assert tracer.enabled
+    assert path.is_symlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to give a file away")
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_no_link_or_pipe_of_another_user_is_used(path: pathlib.Path, kind: str) -> None:
+    if kind == "link":
+        path.symlink_to("/dev/null")
+    else:
+        os.mkfifo(path)
+    os.chown(path, 12345, 12345, follow_symlinks=False)
+    with pytest.raises(ConfigurationError, match="of another user"):
+        FileTracer(path)
+
+
+def test_a_name_that_is_none(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ConfigurationError, match="null byte"):
+        FileTracer(f"{tmp_path}/a\0b")
+
+
 def test_a_new_file_is_private_whatever_the_umask(path: pathlib.Path) -> None:
     before = os.umask(0)
     try:
@@ -156,6 +200,20 @@ def test_closing_ends_it(path: pathlib.Path) -> None:
     assert not tracer.enabled
     record(tracer, *EXCHANGES)
     assert read_trace(path).entries == ()
+
+
+def test_what_was_deciphered_goes_where_it_is_wanted(path: pathlib.Path) -> None:
+    for deciphered in (False, True):
+        with (
+            FileTracer(path, deciphered=deciphered) as tracer,
+            demail_hw.open_provider("sim:netkey3", pin=lambda: b"123456", tracer=tracer) as provider,
+        ):
+            identity = provider.identity(demail_hw.KeyRole.ENCRYPTION)
+            public = identity.certificate.public_key()
+            assert isinstance(public, RSAPublicKey)
+            identity.private_key.decrypt(public.encrypt(b"CONTENT-KEY", PKCS1v15()), PKCS1v15())
+        shown = any(b"CONTENT-KEY".hex() in entry.response for entry in read_trace(path).entries)
+        assert shown is deciphered
 
 
 def test_a_process_that_is_killed_leaves_the_command_that_was_under_way(path: pathlib.Path) -> None:
