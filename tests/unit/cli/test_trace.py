@@ -117,8 +117,11 @@ def test_a_stranger_does_not_command_the_terminal(
 def test_an_error_that_quotes_a_trace_does_not_command_the_terminal(
     path: pathlib.Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
 ) -> None:
-    path.write_text("# connected ATR 3b00\n> 00a4040c07d2760000030102\n# no answer: \x1b[2J\x9b2J\n".replace("3b00", ATR))
-    assert run("card", "info", f"replay:{path}", *words)
+    assert not run("--trace", path, "card", "info", "sim:")
+    first = Trace.parse(path.read_text()).entries[0].command
+    path.write_text(f"# connected ATR {ATR}\n> {first}\n# no answer: \x1b[2J\x9b2J\n")
+    capsys.readouterr()
+    assert run("card", "info", f"replay:{path}", *words) == ExitCode.CARD
     told = capsys.readouterr()
     assert "x1b[2J" in told.err or "u001b[2J" in told.err
     assert (told.out + told.err).replace("\n", "").isprintable()
