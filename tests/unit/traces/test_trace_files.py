@@ -150,7 +150,7 @@ def test_no_link_or_pipe_of_another_user_is_used(path: pathlib.Path, kind: str) 
 
 
 def test_a_name_that_is_none(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ConfigurationError, match="null byte"):
+    with pytest.raises(ConfigurationError, match="embedded null"):
         FileTracer(f"{tmp_path}/a\0b")
 
 
