@@ -208,3 +208,17 @@ def test_no_writable_ledger_no_verify(card: SimulatedTcosCard, uri: str, tmp_pat
     assert done.returncode == ExitCode.PIN
     assert "no PIN is sent without it" in done.stderr
     assert card.instructions[0x20] == before.get(0x20, 0)
+
+
+def test_a_broken_ledger_stops_a_verify_and_not_a_look(
+    card: SimulatedTcosCard, uri: str, tmp_path: Path, state_dir: Path
+) -> None:
+    assert run("pin", "verify", uri, "--pin", pin_file(tmp_path, OLD)).returncode == 0
+    (state_dir / "pins" / "89490173510080407136.json").write_text("{")
+    refused = run("pin", "verify", uri, "--pin", pin_file(tmp_path, OLD))
+    assert refused.returncode == ExitCode.PIN
+    assert "is broken; no PIN is sent without it" in refused.stderr
+    looked = run("pin", "status", uri)
+    assert looked.returncode == 0
+    assert "3 tries are left." in looked.stdout
+    assert "is broken" in looked.stderr

@@ -197,7 +197,7 @@ class PinGuard:
         record = records.get(pin.name.value)
         status = card.pin_status(pin, deadline=deadline)
         if status.state is not PinState.BLOCKED:  # that comes before whatever made it so
-            self._stop_after_refusal(pin, records)
+            self._stop_after_refusal(pin, record)
         _check_status(pin, status, record, kept=self._kept)
         if record is not None and record.state is PinRecordState.PENDING and not self._attended:
             _check_nothing_was_lost(pin, record, status)
@@ -222,7 +222,7 @@ class PinGuard:
     ) -> PinStatus:
         # It has tries too, and no card tells how many: an attempt that the card refused is the only one. One without
         # an end is none, if the PIN still was never set.
-        self._stop_after_refusal(pin, records)
+        self._stop_after_refusal(pin, records.get(pin.name.value))
         status = card.pin_status(pin, deadline=deadline)
         if status.state is not PinState.NULL_PIN:
             raise PinRefused(
@@ -231,8 +231,7 @@ class PinGuard:
             )
         return status
 
-    def _stop_after_refusal(self, pin: PinSlot, records: Mapping[str, PinRecord]) -> None:
-        record = records.get(pin.name.value)
+    def _stop_after_refusal(self, pin: PinSlot, record: PinRecord | None) -> None:
         if record is not None and record.state is PinRecordState.REFUSED and not self._attended:
             raise _refused_before(pin, record)
 
@@ -246,22 +245,21 @@ def _written_ahead(
     ``asked``: the PIN that the card compares. Where nobody can say how it ended, the first note stays.
     """
     before = {pin.name.value: page.records.get(pin.name.value) for pin in pins}
-    page.write(
-        _notes(PinRecordState.PENDING, permit, {pin: _provable(pins[pin], before[pin.name.value]) for pin in pins})
-    )
+    provable = {pin: _provable(status, before[pin.name.value]) for pin, status in pins.items()}
+    page.write(_notes(PinRecordState.PENDING, permit, provable))
+    way = way_back(next(iter(pins)), permit.operation)
     try:
         yield
     except HardwareError as error:
         if permit.spent and _is_a_no(error, permit):
-            _note(
-                page, {**before, **_notes(PinRecordState.REFUSED, permit, {asked: _left_after(error, pins[asked])})}
-            )
+            refused = {asked: _left_after(error, pins[asked])}
+            _note(page, {**before, **_notes(PinRecordState.REFUSED, permit, refused)})
         elif permit.spent and permit.operation is not PinOperation.VERIFY:
-            error.remedy = way_back(next(iter(pins)), permit.operation)
+            error.remedy = way
         raise
     except BaseException:
         if permit.spent:
-            _LOG.warning("Interrupted in the middle. %s", way_back(next(iter(pins)), permit.operation))
+            _LOG.warning("Interrupted in the middle. %s", way)
         raise
     finally:
         # Only what never became a command is surely no attempt, whatever reader and server say.

@@ -356,6 +356,39 @@ def test_a_first_pin_that_the_card_did_not_take_is_said_and_a_person_may_try_aga
     assert accepts(simulated, NEW)
 
 
+def test_blocked_is_said_before_the_refusal_that_made_it_so() -> None:
+    ledger = MemoryPinLedger()
+    card = open_card("netkey3")
+    with managing(card, ledger) as pins, pytest.raises(PinIncorrect):
+        pins.verify(GLOBAL, source(WRONG))
+    card.file_system.root.pins[0].tries = 0
+    with managing(card, ledger) as pins, pytest.raises(PinBlocked) as caught:
+        pins.verify(GLOBAL, source(OLD))
+    assert "demail-hw pin unblock URI" in caught.value.remedy
+
+
+def test_a_blocked_puk_is_not_sent_in_a_circle() -> None:
+    card = blocked_card()
+    card.file_system.root.pins[1].tries = 0
+    with managing(card) as pins, pytest.raises(PinBlocked) as caught:
+        pins.unblock(GLOBAL, source(PUK_OF_THE_CARD), source(NEW))
+    assert "issuer" in caught.value.remedy
+
+
+def test_ctrl_c_in_a_change_says_the_way_back(caplog: pytest.LogCaptureFixture) -> None:
+    class Interrupting(Watched):
+        def transmit(self, command: bytes) -> bytes:
+            if command[1] == CHANGE:
+                raise KeyboardInterrupt
+            return super().transmit(command)
+
+    ledger = MemoryPinLedger()
+    with pytest.raises(KeyboardInterrupt), managing(Interrupting(open_card("netkey3")), ledger) as pins:
+        pins.change(GLOBAL, source(OLD), source(NEW))
+    assert "Verify the new PIN at the terminal" in caplog.text
+    assert ledger.records(ICCSN)["global"].state is PinRecordState.PENDING
+
+
 def test_clear() -> None:
     ledger = MemoryPinLedger()
     card = open_card("netkey3")
