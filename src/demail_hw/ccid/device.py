@@ -6,8 +6,9 @@ Feed what came on the bulk-OUT endpoint, ask for the next event, answer it::
     event = device.next_event()      # ApduReceived(...): ask the card
     message = device.answer(response)                # bulk-IN
 
-What needs no card the machine answers itself: the event is a :class:`Reply`. It works at the extended-APDU level,
-with one slot.
+What needs no card the machine answers itself: the event is a :class:`Reply`. It works at the level that its class
+descriptor names, with one slot. At the TPDU level two more things need the card: the event is a
+:class:`TpduReceived`, and, where the reader does PPS itself, a :class:`ParametersProposed`.
 """
 
 from collections import deque
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
-from demail_hw.ccid.class_descriptor import CcidDescriptor
+from demail_hw.ccid.class_descriptor import CcidDescriptor, ExchangeLevel, Features
 from demail_hw.ccid.code_points import (
     ChainParameter,
     ClockCommand,
@@ -26,7 +27,7 @@ from demail_hw.ccid.code_points import (
     MessageType,
     PowerSelect,
 )
-from demail_hw.ccid.exchange_levels import MAX_COMMAND_APDU
+from demail_hw.ccid.exchange_levels import MAX_COMMAND_APDU, MAX_SHORT_COMMAND
 from demail_hw.ccid.framing import HEADER_SIZE, MessageAssembler
 from demail_hw.ccid.host import NEED_DATA, NeedData
 from demail_hw.ccid.messages import (
@@ -66,9 +67,11 @@ __all__ = [
     "CcidDevice",
     "DeviceEvent",
     "EscapeReceived",
+    "ParametersProposed",
     "PowerOffRequested",
     "PowerOnRequested",
     "Reply",
+    "TpduReceived",
 ]
 
 _SLOT: Final = 0
@@ -76,6 +79,7 @@ _LENGTH_INDEX: Final = 1
 _SLOT_INDEX: Final = 5
 _OWN_INDEX: Final = 7
 _LEVEL_INDEX: Final = 8
+_FI_DI_INDEX: Final = 0
 _SEQ_SHIFT: Final = 8
 _SLOT_MASK: Final = 0xFF
 
@@ -109,6 +113,21 @@ class ApduReceived(NamedTuple):
     apdu: bytes
 
 
+class TpduReceived(NamedTuple):
+    """Something for the card's line: ``answer`` with what the card says to it. ``waiting``: bBWI, so many times the
+    block waiting time may its answer take; 0 for one."""
+
+    tpdu: bytes
+    waiting: int
+
+
+class ParametersProposed(NamedTuple):
+    """Agree with the card: ``answer`` without data if it did. ``fi_di``: Fi and Di, as TA1 has them."""
+
+    protocol: int
+    fi_di: int
+
+
 class EscapeReceived(NamedTuple):
     """A command of the vendor: ``answer`` with what it returns."""
 
@@ -121,7 +140,9 @@ class Reply(NamedTuple):
     message: bytes
 
 
-DeviceEvent: TypeAlias = PowerOnRequested | PowerOffRequested | ApduReceived | EscapeReceived | Reply
+DeviceEvent: TypeAlias = (
+    PowerOnRequested | PowerOffRequested | ApduReceived | TpduReceived | ParametersProposed | EscapeReceived | Reply
+)
 """What the host wants."""
 
 _FAILURES: Final[Mapping[int, Callable[[Status, int], Response]]] = MappingProxyType(
@@ -150,13 +171,23 @@ class CcidDevice:
         self._messages: deque[bytes] = deque()
         self._icc = IccStatus.ABSENT
         self._clock = ClockStatus.RUNNING
-        self._parameters = _DEFAULT_PARAMETERS
+        self._parameters = self._proposal = _DEFAULT_PARAMETERS
         self._pending: Header | None = None
         self._command = bytearray()
         self._chaining = False
         self._response = b""
         self._aborting: int | None = None
         self._abort_sent: int | None = None
+        self._features = descriptor.features
+        self._level = descriptor.exchange_level
+        self._power_selects = (
+            _POWER_SELECTS if Features.AUTO_VOLTAGE in self._features else _POWER_SELECTS - {PowerSelect.AUTOMATIC}
+        )
+        transfers: Mapping[ExchangeLevel, Callable[[Header, XfrBlock], DeviceEvent]] = {
+            ExchangeLevel.TPDU: self._transfer_tpdu,
+            ExchangeLevel.SHORT_APDU: self._transfer_short_apdu,
+        }
+        self._transfer = transfers.get(self._level, self._transfer_apdu)
         self._handlers: Mapping[type[Command], Callable[[Header, Command], DeviceEvent]] = {
             XfrBlock: self._xfr_block,
             IccPowerOn: self._power_on,
@@ -233,6 +264,9 @@ class CcidDevice:
                 return self._answer_power_on(header, data)
             case MessageType.ESCAPE:
                 return _reply(header, EscapeData(data, Status(self._icc)))
+            case MessageType.SET_PARAMETERS:
+                self._parameters = self._proposal
+                return _reply(header, Parameters(self._parameters.protocol, self._parameters.data))
             case _:
                 return self._answer_power_off(header)
 
@@ -282,6 +316,33 @@ class CcidDevice:
         assert isinstance(command, XfrBlock)
         if self._icc is not _ACTIVE:
             return self._refuse(header, SlotErrorCode.ICC_MUTE)
+        return self._transfer(header, command)
+
+    def _transfer_tpdu(self, header: Header, command: XfrBlock) -> DeviceEvent:
+        """At the TPDU level (CCID 1.10, 3.2.2) wLevelParameter is 0, and the answer has room in one message."""
+        refusal = self._refuse_transfer(header, command, self._capacity)
+        if refusal is not None:
+            return refusal
+        self._pending = header
+        return TpduReceived(bytes(command.data[0]), command.waiting)
+
+    def _transfer_short_apdu(self, header: Header, command: XfrBlock) -> DeviceEvent:
+        """At the short APDU level (CCID 1.10, 3.2.3) wLevelParameter is 0."""
+        refusal = self._refuse_transfer(header, command, MAX_SHORT_COMMAND)
+        if refusal is not None:
+            return refusal
+        self._pending = header
+        return ApduReceived(bytes(command.data[0]))
+
+    def _refuse_transfer(self, header: Header, command: XfrBlock, longest: int) -> Reply | None:
+        if command.level != LevelParameter.WHOLE:
+            return self._refuse(header, _LEVEL_INDEX)
+        if not command.data or len(command.data[0]) > longest:
+            return self._refuse(header, _LENGTH_INDEX)
+        return None
+
+    def _transfer_apdu(self, header: Header, command: XfrBlock) -> DeviceEvent:
+        """At the extended APDU level (CCID 1.10, 3.2.4)."""
         data = command.data[0] if command.data else b""
         match command.level:
             case LevelParameter.WHOLE:
@@ -324,7 +385,7 @@ class CcidDevice:
 
     def _power_on(self, header: Header, command: Command) -> DeviceEvent:
         assert isinstance(command, IccPowerOn)
-        if command.power_select not in _POWER_SELECTS:
+        if command.power_select not in self._power_selects:
             return self._refuse(header, _OWN_INDEX)
         if self._icc is IccStatus.ABSENT:
             return self._refuse(header, SlotErrorCode.ICC_MUTE)
@@ -356,8 +417,16 @@ class CcidDevice:
             decode(command.data)
         except BadField as error:
             return self._refuse(header, error.index)
+        if self._proposes and self._icc is _ACTIVE:
+            self._pending, self._proposal = header, command
+            return ParametersProposed(command.protocol, command.data[_FI_DI_INDEX])
         self._parameters = command
         return self._get_parameters(header, command)
+
+    @property
+    def _proposes(self) -> bool:
+        """At the APDU levels the card's protocol is the reader's own affair."""
+        return self._level is ExchangeLevel.TPDU and Features.AUTO_PPS in self._features
 
     def _escape(self, header: Header, command: Command) -> DeviceEvent:
         assert isinstance(command, Escape)
@@ -394,6 +463,8 @@ class CcidDevice:
     def _answer_apdu(self, header: Header, response: bytes) -> Reply:
         if len(response) <= self._capacity:
             return _reply(header, _new(DataBlock, (response, _OK, 0, _WHOLE)))
+        if self._level is not ExchangeLevel.EXTENDED_APDU:
+            return self._refuse(header, SlotErrorCode.XFR_OVERRUN)
         self._response = response[self._capacity :]
         return _reply(header, DataBlock(response[: self._capacity], chain=ChainParameter.BEGINS))
 

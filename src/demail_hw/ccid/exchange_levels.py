@@ -1,27 +1,43 @@
-"""Exchange levels (CCID 1.10, 3.2): how a card's APDU travels in XfrBlocks.
+"""Exchange levels (CCID 1.10, 3.2): how a card's APDU travels in XfrBlocks, where they carry whole APDUs.
 
-A level is chosen by the reader's class descriptor. It does no I/O and knows no slot: ``exchange`` is a generator
-that yields the blocks to send, is sent the blocks that came, and returns the response APDU.
+A level is chosen by the reader's class descriptor and the card's ATR (:mod:`demail_hw.ccid.activation`). It does no
+I/O and knows no slot: ``exchange`` is a generator that yields the blocks to send, is sent the blocks that came, and
+returns the response APDU. What the reader says of a block that failed is thrown in, as an error.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Generator, Iterator
 from typing import Final, Protocol
 
-from demail_hw.ccid.class_descriptor import CcidDescriptor, ExchangeLevel
+from demail_hw.ccid.class_descriptor import CcidDescriptor
 from demail_hw.ccid.code_points import ChainParameter, LevelParameter
 from demail_hw.ccid.framing import HEADER_SIZE
 from demail_hw.ccid.messages import DataBlock, XfrBlock
-from demail_hw.errors import Layer, ProtocolViolation, ReaderError
+from demail_hw.errors import Layer, ProtocolViolation
 from demail_hw.interfaces import Buffer, Buffers, CardLimits
 
-__all__ = ["MAX_COMMAND_APDU", "MAX_RESPONSE_APDU", "ApduExchange", "ExtendedApduLevel", "Level", "exchange_level"]
+__all__ = [
+    "MAX_COMMAND_APDU",
+    "MAX_RESPONSE_APDU",
+    "MAX_SHORT_COMMAND",
+    "MAX_SHORT_RESPONSE",
+    "ApduExchange",
+    "ExtendedApduLevel",
+    "Level",
+    "ShortApduLevel",
+    "check_length",
+]
 
 MAX_COMMAND_APDU: Final = 65544
 """Header, extended Lc, 65535 bytes, extended Le (ISO 7816-4, 5.1); also the limit of CCID 1.10, 6.1.4."""
 
 MAX_RESPONSE_APDU: Final = 65538
 """65536 bytes and the status word."""
+
+MAX_SHORT_COMMAND: Final = 261
+"""Header, Lc, 255 bytes, Le."""
+
+MAX_SHORT_RESPONSE: Final = 258
+"""256 bytes and the status word."""
 
 _WHOLE: Final = int(ChainParameter.WHOLE)
 _WHOLE_COMMAND: Final = int(LevelParameter.WHOLE)
@@ -115,27 +131,36 @@ def _split(buffers: Buffers, size: int) -> Iterator[list[Buffer]]:
         yield piece
 
 
-_LEVELS: Final[Mapping[ExchangeLevel, Callable[[CcidDescriptor], Level]]] = MappingProxyType(
-    {ExchangeLevel.EXTENDED_APDU: ExtendedApduLevel}
-)
+class ShortApduLevel:
+    """Short APDUs, one in a message; a longer command is cut into several above, by command chaining."""
 
+    __slots__ = ("_limits",)
 
-def exchange_level(descriptor: CcidDescriptor) -> Level:
-    """The exchange level of a reader.
-
-    Errors: :class:`~demail_hw.errors.ReaderError` for one that is not implemented, nothing was sent;
-    :class:`~demail_hw.errors.ProtocolViolation` for a reader whose messages hold no data.
-    """
-    if descriptor.max_message_length <= HEADER_SIZE:
-        raise _violation(f"its messages have {descriptor.max_message_length} bytes at most")
-    make = _LEVELS.get(descriptor.exchange_level)
-    if make is None:
-        raise ReaderError(
-            f"The reader exchanges {descriptor.exchange_level.value} (dwFeatures {descriptor.features:08X}); only"
-            " readers that exchange extended APDUs are supported.",
-            remedy="Use a reader of the extended-APDU level, such as a uTrust 2700 F with dwFeatures 000404BA.",
+    def __init__(self, descriptor: CcidDescriptor) -> None:
+        capacity = descriptor.message_limit - HEADER_SIZE
+        self._limits = CardLimits(
+            extended=False,
+            max_command=min(MAX_SHORT_COMMAND, capacity),
+            max_response=min(MAX_SHORT_RESPONSE, capacity),
         )
-    return make(descriptor)
+
+    @property
+    def limits(self) -> CardLimits:
+        """All that a short APDU and a message hold."""
+        return self._limits
+
+    def exchange(self, command: Buffers) -> ApduExchange:
+        """One block each way."""
+        check_length(command, self._limits.max_command)
+        block = yield XfrBlock(command)
+        return block.data
+
+
+def check_length(command: Buffers, most: int) -> None:
+    """``ValueError`` for a command APDU that is longer than it may be."""
+    length = sum(map(len, command))
+    if length > most:
+        raise ValueError(f"a command APDU has at most {most} bytes here, not {length}")
 
 
 def _violation(why: str) -> ProtocolViolation:

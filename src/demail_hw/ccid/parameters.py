@@ -1,7 +1,9 @@
-"""Protocol parameters (CCID 1.10, 6.1.7): the structures, and what an ATR asks for."""
+"""Protocol parameters (CCID 1.10, 6.1.7): the structures, and their values for a card."""
 
 import dataclasses
 import struct
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import ClassVar, Final, TypeAlias
 
 from demail_hw.ccid.code_points import ProtocolNumber
@@ -81,31 +83,29 @@ class T1ProtocolData:
 ProtocolData: TypeAlias = T0ProtocolData | T1ProtocolData
 
 
-def parameters_for(atr: Atr) -> SetParameters:
-    """SetParameters with what the card asks for: its specific protocol, or the first that it offers.
+def parameters_for(atr: Atr, protocol: int | None = None, fi_di: int | None = None) -> SetParameters:
+    """SetParameters with what the card asks for in its ATR.
 
-    Errors: :class:`~demail_hw.errors.ReaderError` for a card that speaks neither T=0 nor T=1.
+    ``protocol``: else its specific protocol, or the first that it offers; ``fi_di``: else Fi and Di of TA1.
+    Errors: :class:`~demail_hw.errors.ReaderError` for a protocol that is neither T=0 nor T=1.
     """
-    mode = atr.specific_mode
-    protocol = atr.protocols[0] if mode is None else mode.protocol
-    if protocol == ProtocolNumber.T1:
-        data: ProtocolData = _t1(atr)
-    elif protocol == ProtocolNumber.T0:
-        data = _t0(atr)
-    else:
+    protocol = atr.first_protocol if protocol is None else protocol
+    make = _MAKERS.get(protocol)
+    if make is None:
         raise ReaderError(f"The card speaks T={protocol}, which no reader at this level understands.")
+    data = make(atr, atr.ta1 if fi_di is None else fi_di)
     return SetParameters(data.protocol, data.encode())
 
 
-def _t0(atr: Atr) -> T0ProtocolData:
-    return T0ProtocolData(atr.ta1, _convention(atr), atr.extra_guard_time, atr.wi)
+def _t0(atr: Atr, fi_di: int) -> ProtocolData:
+    return T0ProtocolData(fi_di, _convention(atr), atr.extra_guard_time, atr.wi)
 
 
-def _t1(atr: Atr) -> T1ProtocolData:
+def _t1(atr: Atr, fi_di: int) -> ProtocolData:
     t1 = atr.t1
     checksum = _T1_CRC if t1.checksum is Checksum.CRC else 0
     return T1ProtocolData(
-        fi_di=atr.ta1,
+        fi_di=fi_di,
         checksum_convention=_T1_FIXED | checksum | _convention(atr),
         guard_time=atr.extra_guard_time,
         waiting_integers=t1.bwi << 4 | t1.cwi,
@@ -115,3 +115,8 @@ def _t1(atr: Atr) -> T1ProtocolData:
 
 def _convention(atr: Atr) -> int:
     return _INVERSE_CONVENTION if atr.convention is Convention.INVERSE else 0
+
+
+_MAKERS: Final[Mapping[int, Callable[[Atr, int], ProtocolData]]] = MappingProxyType(
+    {ProtocolNumber.T0: _t0, ProtocolNumber.T1: _t1}
+)

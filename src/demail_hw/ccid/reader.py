@@ -126,6 +126,7 @@ class CcidConnection:
         self._lock = lock
         self._grace = grace
         self._atr = b""
+        self._limits = slot.limits
         self._epoch = _CLOSED
         self._power_on(deadline)
 
@@ -137,7 +138,7 @@ class CcidConnection:
     @property
     def limits(self) -> CardLimits:
         """What fits through."""
-        return self._slot.limits
+        return self._limits
 
     @property
     def epoch(self) -> int:
@@ -190,6 +191,7 @@ class CcidConnection:
     def _power_on(self, deadline: Deadline) -> None:
         self._slot.owner = self
         self._atr = self._slot.power_on(deadline=deadline)
+        self._limits = self._slot.limits
         self._epoch = self._slot.epoch
 
     def _gone(self) -> HardwareError:

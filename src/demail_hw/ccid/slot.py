@@ -2,9 +2,10 @@
 
 from typing import Final
 
+from demail_hw.ccid.activation import PpsFailed, activate, check_reader
 from demail_hw.ccid.class_descriptor import CcidInterface, Features
 from demail_hw.ccid.code_points import CommandStatus, IccStatus, PowerSelect
-from demail_hw.ccid.exchange_levels import exchange_level
+from demail_hw.ccid.exchange_levels import ExtendedApduLevel, Level
 from demail_hw.ccid.host import CcidHost, Event, NeedData, TimeExtension
 from demail_hw.ccid.messages import (
     Command,
@@ -18,7 +19,6 @@ from demail_hw.ccid.messages import (
     Status,
     XfrBlock,
 )
-from demail_hw.ccid.parameters import parameters_for
 from demail_hw.ccid.slot_errors import SlotErrorCode, slot_error
 from demail_hw.errors import (
     CardRemoved,
@@ -28,9 +28,10 @@ from demail_hw.errors import (
     NoCard,
     Outcome,
     ProtocolViolation,
+    ReaderError,
     TransferStalled,
 )
-from demail_hw.interfaces import Buffers, Deadline, UsbTransport
+from demail_hw.interfaces import Buffers, CardLimits, Deadline, UsbTransport
 from demail_hw.iso7816.atr import Atr
 from demail_hw.lost_connection import LostConnection
 
@@ -38,7 +39,6 @@ __all__ = ["Slot"]
 
 _ACTIVE: Final = Status.decode(0)
 _MIN_RESPONSE: Final = 2
-_UNCHANGEABLE_PARAMETERS: Final = range(0x01, 0x80)
 
 
 class Slot:
@@ -56,14 +56,20 @@ class Slot:
         self.owner: object = None
         self._transport = transport
         self._interface = interface
-        self._level = exchange_level(interface.descriptor)
+        check_reader(interface.descriptor)
+        # Which level it is depends on the card too: this one stands until there is a card.
+        self._level: Level = ExtendedApduLevel(interface.descriptor)
         self._host = CcidHost(
             max_message_length=interface.descriptor.message_limit,
             packet_size=interface.bulk_in.max_packet_size,
             first_read=first_read,
         )
         self._halted = False
-        self.limits = self._level.limits
+
+    @property
+    def limits(self) -> CardLimits:
+        """What fits through to the card that was powered last."""
+        return self._level.limits
 
     def transmit(self, command: Buffers, *, deadline: Deadline) -> bytes:
         """One command APDU, its response APDU."""
@@ -72,9 +78,14 @@ class Slot:
         first = True
         try:
             while True:
-                answer = self._transfer(block, deadline)
-                first = False
-                block = exchange.send(answer)
+                try:
+                    answer = self._transfer(block, deadline)
+                except ReaderError as error:
+                    block = exchange.throw(error)
+                    first = False
+                else:
+                    first = False
+                    block = exchange.send(answer)
         except StopIteration as done:
             return self._complete(done.value)
         except BaseException as error:
@@ -92,19 +103,13 @@ class Slot:
         return response.status.icc
 
     def power_on(self, *, deadline: Deadline) -> bytes:
-        """Reset the card: the ATR, after the reader was told the parameters that it asks for."""
+        """Reset the card and bring it to where it takes APDUs: the ATR."""
         self.recover(deadline=deadline)
-        response = self._power_on(deadline)
-        if _failed(response) and response.error == SlotErrorCode.ICC_MUTE:
-            # Once more: a card that sat badly at its first reset often answers the second.
+        try:
+            return self._reset(deadline, negotiate=True)
+        except PpsFailed:
             self.power_off(deadline=deadline)
-            response = self._power_on(deadline)
-        if response.status.icc is IccStatus.ABSENT:
-            raise NoCard("No card is in the reader.")
-        if _failed(response) or not isinstance(response, DataBlock):
-            raise slot_error(response, outcome=Outcome.NOT_SENT)
-        self._set_parameters(Atr.decode(response.data), deadline)
-        return response.data
+            return self._reset(deadline, negotiate=False)
 
     def power_off(self, *, deadline: Deadline) -> None:
         """Take the power from the card."""
@@ -119,7 +124,7 @@ class Slot:
         self.recover(deadline=deadline)
         response = self._run(Escape(command), deadline)
         if _failed(response) or not isinstance(response, EscapeData):
-            raise slot_error(response)
+            raise slot_error(response, for_card=False)
         return response.data
 
     def lose(self, error: BaseException | None = None) -> None:
@@ -205,18 +210,37 @@ class Slot:
             ) from None
         return response
 
+    def _reset(self, deadline: Deadline, *, negotiate: bool) -> bytes:
+        response = self._power_on(deadline)
+        if _failed(response) and response.error == SlotErrorCode.ICC_MUTE:
+            # Once more: a card that sat badly at its first reset often answers the second.
+            self.power_off(deadline=deadline)
+            response = self._power_on(deadline)
+        if response.status.icc is IccStatus.ABSENT:
+            raise NoCard("No card is in the reader.")
+        if _failed(response) or not isinstance(response, DataBlock):
+            raise slot_error(response, outcome=Outcome.NOT_SENT)
+        self._level = self._activate(Atr.decode(response.data), deadline, negotiate=negotiate)
+        return response.data
+
     def _power_on(self, deadline: Deadline) -> Response:
         self.lose()
         automatic = Features.AUTO_VOLTAGE in self._interface.descriptor.features
         return self._run(IccPowerOn(PowerSelect.AUTOMATIC if automatic else PowerSelect.VOLTAGE_5_0), deadline)
 
-    def _set_parameters(self, atr: Atr, deadline: Deadline) -> None:
-        if Features.AUTO_PARAMETERS_NEGOTIATION in self._interface.descriptor.features:
-            return
-        response = self._run(parameters_for(atr), deadline)
-        # An index of a byte says "I do not let you change this": the reader has chosen itself.
-        if _failed(response) and response.error not in _UNCHANGEABLE_PARAMETERS:
-            raise slot_error(response, outcome=Outcome.NOT_SENT)
+    def _activate(self, atr: Atr, deadline: Deadline, *, negotiate: bool) -> Level:
+        steps = activate(self._interface.descriptor, atr, negotiate=negotiate)
+        try:
+            command = next(steps)
+            while True:
+                response = self._run(command, deadline)
+                if _failed(response):
+                    command = steps.throw(slot_error(response, outcome=Outcome.NOT_SENT))
+                else:
+                    command = steps.send(response)
+        except StopIteration as done:
+            level: Level = done.value
+            return level
 
 
 def _failed(response: Response) -> bool:

@@ -65,18 +65,25 @@ _VENDOR_CODES: Final = range(0x81, 0xC1)
 _BUSY: Final = frozenset({SlotErrorCode.CMD_SLOT_BUSY, SlotErrorCode.BUSY_WITH_AUTO_SEQUENCE})
 
 
-def slot_error(response: Response, *, outcome: Outcome | None = None) -> ReaderError:
+def slot_error(response: Response, *, outcome: Outcome | None = None, for_card: bool = True) -> ReaderError:
     """The error behind a response that failed, or whose card is not there any more.
 
-    ``outcome``: where no card command was sent; otherwise it is that of one with this answer.
+    ``outcome``: where no card command was sent; otherwise it is that of one with this answer. ``for_card``: False for
+    a command of the reader's own, which needs no card.
     """
     code = response.error
+    if not for_card:
+        return _by_code(code, outcome)
     if response.status.icc is IccStatus.ABSENT:
         return CardRemoved("The card was taken out of the reader.", outcome=outcome)
     if response.status.command is not CommandStatus.FAILED:
         return CardRemoved("The card lost its power.", outcome=outcome)
     if code == SlotErrorCode.ICC_MUTE:
         return CardMute("The card does not answer.", outcome=outcome)
+    return _by_code(code, outcome)
+
+
+def _by_code(code: int, outcome: Outcome | None) -> ReaderError:
     if code in _BUSY:
         return ReaderBusy("The slot is busy with another command.")
     meaning = _MEANINGS.get(code) or _meaning_of_range(code)

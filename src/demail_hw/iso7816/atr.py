@@ -11,6 +11,8 @@ from typing import Final, NamedTuple
 from demail_hw.errors import Layer, ProtocolViolation
 
 __all__ = [
+    "BAUD_RATES",
+    "DEFAULT_FI_DI",
     "MAX_ATR",
     "Atr",
     "CardCapabilities",
@@ -27,7 +29,9 @@ __all__ = [
 MAX_ATR: Final = 33
 """TS and at most 32 further characters (ISO 7816-3, 8.2.1)."""
 
-_DEFAULT_TA1: Final = 0x11
+DEFAULT_FI_DI: Final = 0x11
+"""Fd and Dd as one byte: what holds after a reset where TA1 is absent or not yet agreed on (8.1)."""
+
 _T0: Final = 0
 _T1: Final = 1
 _GLOBAL: Final = 15
@@ -76,7 +80,7 @@ _CLOCK_RATES: Final[Mapping[int, ClockRate]] = MappingProxyType(
         0b1101: ClockRate(2048, 20000),
     }
 )
-_BAUD_RATES: Final[Mapping[int, int]] = MappingProxyType(
+BAUD_RATES: Final[Mapping[int, int]] = MappingProxyType(
     {
         0b0001: 1,
         0b0010: 2,
@@ -89,6 +93,7 @@ _BAUD_RATES: Final[Mapping[int, int]] = MappingProxyType(
         0b1001: 20,
     }
 )
+"""Di by its code (table 8)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -182,10 +187,16 @@ class Atr:
         return None if ta2 is None else SpecificMode(ta2 & 0x0F, bool(ta2 & 0x10), not ta2 & 0x80)
 
     @property
+    def first_protocol(self) -> int:
+        """T after a reset where nothing was agreed on: the specific one, or the first that is offered (8.2.4)."""
+        mode = self.specific_mode
+        return self.protocols[0] if mode is None else mode.protocol
+
+    @property
     def ta1(self) -> int:
         """Fi and Di as one byte, as PPS1 takes it; 11 if TA1 is absent (8.3, 9.2)."""
         ta1 = self.interface[0].ta
-        return _DEFAULT_TA1 if ta1 is None else ta1
+        return DEFAULT_FI_DI if ta1 is None else ta1
 
     @property
     def clock_rate(self) -> ClockRate | None:
@@ -195,7 +206,7 @@ class Atr:
     @property
     def di(self) -> int | None:
         """Di, baud rate adjustment integer, from TA1 (table 8); ``None`` for a value reserved for future use."""
-        return _BAUD_RATES.get(self.ta1 & 0x0F)
+        return BAUD_RATES.get(self.ta1 & 0x0F)
 
     @property
     def extra_guard_time(self) -> int:

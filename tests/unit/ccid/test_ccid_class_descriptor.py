@@ -5,8 +5,7 @@ import dataclasses
 import pytest
 
 from demail_hw.ccid.class_descriptor import CcidDescriptor, ExchangeLevel, Features, find_ccid_interface
-from demail_hw.ccid.exchange_levels import ExtendedApduLevel, exchange_level
-from demail_hw.errors import Outcome, ProtocolViolation, ReaderError
+from demail_hw.errors import Outcome, ProtocolViolation
 from demail_hw.usb.descriptors import ConfigurationDescriptor
 from demail_hw_simulators.ccid_device import UTRUST_2700F
 
@@ -100,21 +99,3 @@ def test_device_that_is_no_reader_is_a_violation(changes: dict[str, object]) -> 
 def test_exchange_level_is_read_from_the_features(features: int, level: ExchangeLevel) -> None:
     descriptor = dataclasses.replace(UTRUST_2700F.descriptor, features=Features(features))
     assert descriptor.exchange_level is level
-
-
-def test_extended_apdu_level_is_chosen_by_the_descriptor() -> None:
-    assert isinstance(exchange_level(UTRUST_2700F.descriptor), ExtendedApduLevel)
-
-
-@pytest.mark.parametrize("features", [0x000100BA, 0x000204BA, 0x000000BA])
-def test_reader_of_another_level_is_refused_with_its_level(features: int) -> None:
-    descriptor = dataclasses.replace(UTRUST_2700F.descriptor, features=Features(features))
-    with pytest.raises(ReaderError, match=f"exchanges {descriptor.exchange_level.value} .*{features:08X}") as caught:
-        exchange_level(descriptor)
-    assert caught.value.outcome is Outcome.NOT_SENT
-    assert caught.value.remedy
-
-
-def test_reader_whose_messages_hold_nothing_is_refused() -> None:
-    with pytest.raises(ProtocolViolation):
-        exchange_level(dataclasses.replace(UTRUST_2700F.descriptor, max_message_length=10))

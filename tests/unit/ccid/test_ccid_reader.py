@@ -146,9 +146,9 @@ def test_name_and_serial_come_from_the_device() -> None:
     assert CcidReader(bench.cable, lock=bench.lock, grace=soon, name="left").name == "left"
 
 
-def test_reader_at_another_level_is_refused() -> None:
-    descriptor = dataclasses.replace(UTRUST_2700F.descriptor, features=Features(0x000100BA))
-    with pytest.raises(ReaderError, match="exchanges TPDUs"):
+def test_reader_at_the_character_level_is_refused() -> None:
+    descriptor = dataclasses.replace(UTRUST_2700F.descriptor, features=Features(0x000000BA))
+    with pytest.raises(ReaderError, match="exchanges characters"):
         Bench(profile=dataclasses.replace(UTRUST_2700F, descriptor=descriptor))
 
 
