@@ -1,154 +1,63 @@
 """A simulated smart card reader: a USB device of the CCID class with a simulated card in its slot.
 
-The reader is the uTrust 2700 F as its public descriptor dump shows it (firmware 0.03, names of 2013). Not in any
-dump, and assumed from its family: the endpoint addresses, packet sizes and the interval, and the form of the serial
-number.
+The reader is the uTrust 2700 F as its public descriptor dump shows it (firmware 0.03, names of 2013), or any other
+of :mod:`demail_hw_simulators.reader_profiles`. At the APDU levels it does T=0 and T=1 itself, and how is not
+simulated; at the TPDU level the host does, and the card has an end of its line
+(:mod:`demail_hw_simulators.card_link`).
 """
 
-import dataclasses
+import math
 import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, TypeAlias
 
-from demail_hw.ccid.class_descriptor import CcidDescriptor, Features
+from demail_hw.ccid.class_descriptor import ExchangeLevel
 from demail_hw.ccid.code_points import ClassRequest, IccStatus
 from demail_hw.ccid.device import (
     ApduReceived,
     CcidDevice,
     DeviceEvent,
     EscapeReceived,
+    ParametersProposed,
     PowerOffRequested,
     PowerOnRequested,
     Reply,
+    TpduReceived,
 )
 from demail_hw.ccid.host import NEED_DATA
 from demail_hw.ccid.slot_errors import SlotErrorCode
 from demail_hw.interfaces import Transfer, TransferResult
-from demail_hw.usb.descriptors import (
-    SMART_CARD_CLASS,
-    ConfigurationDescriptor,
-    DeviceDescriptor,
-    EndpointDescriptor,
-    InterfaceDescriptor,
-    TransferType,
-)
 from demail_hw.usb.setup import Recipient, RequestKind, SetupPacket, StandardRequest
 from demail_hw.usb.standard_requests import StandardRequests
 from demail_hw.usbip.messages import UrbStatus, UsbSpeed
 from demail_hw_simulators.card.timing import TimedAnswer, TimedCard, waiting_time
+from demail_hw_simulators.card_link import CardLine, CardLink
+from demail_hw_simulators.card_link_reader import ReaderLine
 from demail_hw_simulators.interfaces import SimulatedCard
+from demail_hw_simulators.reader_profiles import (
+    BULK_IN,
+    BULK_OUT,
+    BULK_PACKET,
+    DEFAULT_PROFILE,
+    INTERRUPT_IN,
+    INTERRUPT_PACKET,
+    ReaderProfile,
+    reader_profile,
+)
 
 __all__ = ["UTRUST_2700F", "MessageCounters", "ReaderProfile", "SimulatedUsbReader", "start_timer"]
 
-BULK_OUT: Final = 0x01
-BULK_IN: Final = 0x82
-INTERRUPT_IN: Final = 0x83
-_BULK_PACKET: Final = 64
-_INTERRUPT_PACKET: Final = 16
-_INTERRUPT_INTERVAL: Final = 16
-_CONTROL_PACKET: Final = 8
-_BUS_POWERED: Final = 0x80
-_MAX_POWER: Final = 50
 _HERTZ: Final = 1000
 """A descriptor's clocks are in kHz."""
 _MOST_UNREAD: Final = 16
 """Messages that wait for a host that does not read them; a real reader has room for one."""
-_MANUFACTURER, _PRODUCT, _SERIAL, _INTERFACE = range(1, 5)
 
 _DWORD = struct.Struct(">I")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ReaderProfile:
-    """What one model with one firmware is. ``version``: bcdDevice.
-
-    ``zero_length_packets``: False for firmware that omits the packet of no length which ends a transfer of whole
-    packets.
-    """
-
-    vendor_id: int
-    product_id: int
-    version: int
-    manufacturer: str
-    product: str
-    interface: str
-    descriptor: CcidDescriptor
-    zero_length_packets: bool = True
-
-    def device_descriptor(self) -> bytes:
-        """18 bytes (USB 2.0, 9.6.1)."""
-        return DeviceDescriptor(
-            usb_version=0x0200,
-            device_class=0,
-            device_subclass=0,
-            device_protocol=0,
-            max_packet_size=_CONTROL_PACKET,
-            vendor_id=self.vendor_id,
-            product_id=self.product_id,
-            device_version=self.version,
-            manufacturer_index=_MANUFACTURER,
-            product_index=_PRODUCT,
-            serial_index=_SERIAL,
-            configurations=1,
-        ).encode()
-
-    def configuration_descriptor(self) -> bytes:
-        """One interface of the CCID class with three endpoints (CCID 1.10, 4 and 5)."""
-        interface = InterfaceDescriptor(
-            number=0,
-            alternate_setting=0,
-            interface_class=SMART_CARD_CLASS,
-            interface_subclass=0,
-            interface_protocol=0,
-            string_index=_INTERFACE,
-            endpoints=(
-                EndpointDescriptor(BULK_OUT, TransferType.BULK, _BULK_PACKET, 0),
-                EndpointDescriptor(BULK_IN, TransferType.BULK, _BULK_PACKET, 0),
-                EndpointDescriptor(INTERRUPT_IN, TransferType.INTERRUPT, _INTERRUPT_PACKET, _INTERRUPT_INTERVAL),
-            ),
-            extra=self.descriptor.encode(),
-        )
-        return ConfigurationDescriptor(1, 0, _BUS_POWERED, _MAX_POWER, (interface,)).encode()
-
-
-UTRUST_2700F: Final = ReaderProfile(
-    vendor_id=0x04E6,
-    product_id=0x5710,
-    version=0x0003,
-    manufacturer="Identive",
-    product="CLOUD 2700 F Smart Card Reader",
-    interface="CCID Interface",
-    descriptor=CcidDescriptor(
-        version=0x0110,
-        max_slot_index=0,
-        voltage_support=0x07,
-        protocols=0x0000_0003,
-        default_clock=4800,
-        maximum_clock=12000,
-        clocks_supported=0,
-        data_rate=12903,
-        max_data_rate=412903,
-        data_rates_supported=0,
-        max_ifsd=254,
-        synchronous_protocols=0,
-        mechanical=0,
-        features=Features.AUTO_PARAMETERS_FROM_ATR
-        | Features.AUTO_VOLTAGE
-        | Features.AUTO_CLOCK
-        | Features.AUTO_BAUD_RATE
-        | Features.AUTO_PPS
-        | Features.AUTO_IFSD
-        | Features.EXTENDED_APDU_LEVEL,
-        max_message_length=1034,
-        class_get_response=0xFF,
-        class_envelope=0xFF,
-        lcd_layout=0,
-        pin_support=0,
-        max_busy_slots=1,
-    ),
-)
+UTRUST_2700F: Final = reader_profile(DEFAULT_PROFILE)
 """The uTrust 2700 F, sold as CLOUD 2700 F when it was dumped: extended APDUs, 1034 bytes a message."""
 
 Complete: TypeAlias = Callable[[TransferResult], None]
@@ -189,6 +98,7 @@ class SimulatedUsbReader:
     Cards come and go with :meth:`insert` and :meth:`remove`, from any thread. A command is worked on inside
     ``submit``, unless the card is a :class:`~demail_hw_simulators.card.timing.TimedCard`: its answer comes when it is
     due, and until then a time extension each half of the waiting time. ``later``: how the reader waits for that.
+    ``link``: at the TPDU level, the card's end of the line; a faulty one, say.
     """
 
     def __init__(
@@ -198,6 +108,7 @@ class SimulatedUsbReader:
         serial: str = "53692013000000",
         profile: ReaderProfile = UTRUST_2700F,
         later: Later = start_timer,
+        link: Callable[[SimulatedCard], CardLink] = CardLine,
     ) -> None:
         self._profile = profile
         self._serial = serial
@@ -206,14 +117,16 @@ class SimulatedUsbReader:
         self._requests = StandardRequests(
             self._device_descriptor,
             self._configuration_descriptor,
-            (profile.manufacturer, profile.product, serial, profile.interface),
+            profile.strings(serial),
         )
         self._lock = threading.RLock()
-        self._card = card
-        self._ccid = CcidDevice(profile.descriptor, packet_size=_BULK_PACKET)
-        self._escapes = _Escapes(profile, serial)
-        self._bulk_in = _InPipe(_BULK_PACKET, zero_length_packets=profile.zero_length_packets)
-        self._interrupt_in = _InPipe(_INTERRUPT_PACKET, zero_length_packets=False)
+        self._link = link
+        self._line: ReaderLine | None = None
+        self._card: SimulatedCard | None = None
+        self._ccid = CcidDevice(profile.descriptor, packet_size=BULK_PACKET)
+        self._escapes = _Escapes(profile, serial) if profile.escapes else None
+        self._bulk_in = _InPipe(BULK_PACKET, zero_length_packets=profile.zero_length_packets)
+        self._interrupt_in = _InPipe(INTERRUPT_PACKET, zero_length_packets=False)
         self._received = 0
         self._later = later
         self._work: _Work | None = None
@@ -224,7 +137,7 @@ class SimulatedUsbReader:
             INTERRUPT_IN: self._interrupt_in.submit,
         }
         if card is not None:
-            self._ccid.card_inserted()
+            self._put(card)
         self._notify()
 
     @property
@@ -262,10 +175,17 @@ class SimulatedUsbReader:
         with self._lock:
             if self._card is not None:
                 self.remove()
-            self._card = card
-            self._escapes.insertions += 1
-            self._ccid.card_inserted()
+            self._put(card)
+            if self._escapes is not None:
+                self._escapes.insertions += 1
             self._notify()
+
+    def _put(self, card: SimulatedCard) -> None:
+        self._card = card
+        descriptor = self._profile.descriptor
+        if descriptor.exchange_level is ExchangeLevel.TPDU:
+            self._line = ReaderLine(self._link(card), descriptor)
+        self._ccid.card_inserted()
 
     def remove(self) -> None:
         """Take the card out; without one nothing happens."""
@@ -274,7 +194,7 @@ class SimulatedUsbReader:
                 return
             self._give_up()
             self._power_off()
-            self._card = None
+            self._card = self._line = None
             reply = self._ccid.card_removed()
             if reply is not None:
                 self._bulk_in.write(reply.message)
@@ -325,6 +245,10 @@ class SimulatedUsbReader:
         match event:
             case ApduReceived(apdu):
                 return self._transmit(apdu)
+            case TpduReceived(tpdu, waiting):
+                return self._pass_on(tpdu, waiting)
+            case ParametersProposed(protocol, fi_di):
+                return self._propose(protocol, fi_di)
             case Reply():
                 if self._work is not None:
                     self._give_up_aborted()
@@ -335,7 +259,7 @@ class SimulatedUsbReader:
                 self._power_off()
                 return self._ccid.answer()
             case EscapeReceived(data):
-                answer = self._escapes.answer(data)
+                answer = self._escapes.answer(data) if self._escapes is not None else None
                 return self._ccid.answer(answer) if answer else self._ccid.fail(SlotErrorCode.CMD_NOT_SUPPORTED)
 
     def _transmit(self, apdu: bytes) -> Reply | None:
@@ -344,22 +268,38 @@ class SimulatedUsbReader:
             return None
         return self._answer(self._card.transmit(apdu) if self._card is not None else b"")
 
+    def _pass_on(self, tpdu: bytes, waiting: int) -> Reply | None:
+        """At the TPDU level the card asks for more time itself in T=1; in T=0 the reader hears its NULL bytes."""
+        if self._line is None:
+            return self._answer(b"")
+        answer = self._line.exchange(tpdu, waiting)
+        if not answer.seconds:
+            return self._answer(answer.response)
+        self._begin(answer, silent=self._line.asks_itself)
+        return None
+
+    def _propose(self, protocol: int, fi_di: int) -> Reply:
+        if self._line is not None and self._line.propose(protocol, fi_di):
+            return self._ccid.answer()
+        return self._ccid.fail(SlotErrorCode.ICC_PROTOCOL_NOT_SUPPORTED)
+
     def _answer(self, response: bytes) -> Reply:
         return self._ccid.answer(response) if response else self._ccid.fail(SlotErrorCode.ICC_MUTE)
 
     def _power_on(self) -> Reply:
-        atr = self._card.power_on() if self._card is not None else b""
+        source = self._line or self._card
+        atr = source.power_on() if source is not None else b""
         clock = self._profile.descriptor.default_clock * _HERTZ
         self._extension_interval = waiting_time(atr, clock=clock) / 2
         return self._answer(atr)
 
-    def _begin(self, answer: TimedAnswer) -> None:
-        self._work = _Work(answer.response, answer.seconds)
+    def _begin(self, answer: TimedAnswer, *, silent: bool = False) -> None:
+        self._work = _Work(answer.response, answer.seconds, math.inf if silent else self._extension_interval)
         self._go_on(self._work)
 
     def _go_on(self, work: "_Work") -> None:
         """Wait until the answer is due, or the host has to hear that it is not."""
-        step = min(work.left, self._extension_interval)
+        step = min(work.left, work.interval)
         work.left -= step
         work.stop = self._later(step, lambda: self._elapsed(work))
 
@@ -385,8 +325,9 @@ class SimulatedUsbReader:
             work.stop()
 
     def _power_off(self) -> None:
-        if self._card is not None and self.powered:
-            self._card.power_off()
+        source = self._line or self._card
+        if source is not None and self.powered:
+            source.power_off()
 
     def _notify(self) -> None:
         """Only the newest news counts: what was not fetched yet is replaced."""
@@ -415,13 +356,15 @@ class SimulatedUsbReader:
 
 
 class _Work:
-    """What a card works on: its answer, the seconds that are left when the next wait is over, how to stop waiting."""
+    """What a card works on: its answer, the seconds that are left when the next wait is over, the seconds between two
+    time extensions, how to stop waiting."""
 
-    __slots__ = ("left", "response", "stop")
+    __slots__ = ("interval", "left", "response", "stop")
 
-    def __init__(self, response: bytes, left: float) -> None:
+    def __init__(self, response: bytes, left: float, interval: float) -> None:
         self.response = response
         self.left = left
+        self.interval = interval
         self.stop: Callable[[], object] = _nothing
 
 

@@ -1,6 +1,7 @@
 """Addresses of the scheme ``sim:``: a simulated card in this process, behind the same seams as any other.
 
 ``sim:`` and ``sim:netkey3`` open a NetKey 3 card; every opening is a new card, as it left its maker.
+``sim:netkey3?profile=tpdu`` puts a whole simulated USB reader before it, and the driver for such readers.
 """
 
 import threading
@@ -10,17 +11,24 @@ from contextlib import AbstractContextManager
 from typing import Final
 
 from demail_hw.address import Address
+from demail_hw.ccid.reader import CcidReader
 from demail_hw.errors import ConfigurationError, DeadlineExceeded, Layer, NoCard, Outcome, ReaderBusy
-from demail_hw.interfaces import Buffers, CardLimits, Deadline, ReaderInfo, ShareMode, Timeouts
+from demail_hw.interfaces import Buffers, CardLimits, Deadline, Reader, ReaderInfo, ShareMode, Timeouts
 from demail_hw.lost_connection import CLOSED, LostConnection
 from demail_hw.transaction_lock import TransactionLock
 from demail_hw_simulators.card.personalities import PERSONALITIES, open_card
+from demail_hw_simulators.ccid_device import SimulatedUsbReader
 from demail_hw_simulators.interfaces import SimulatedCard
+from demail_hw_simulators.loopback import LoopbackTransport
+from demail_hw_simulators.reader_profiles import reader_profile, reader_profiles
 
 __all__ = ["DEFAULT_PERSONALITY", "SimulatedConnection", "SimulatedReader", "SimulatedReaders"]
 
 DEFAULT_PERSONALITY: Final = "netkey3"
 """What ``sim:`` alone means."""
+
+_GRACE_SECONDS: Final = 2.0
+"""For what a reader is told after the caller's deadline."""
 
 _LIMITS: Final = CardLimits(extended=True, max_command=65544, max_response=65538)
 """The longest command has a header, three bytes Lc, 65535 of data and two bytes Le; the longest answer 65536 and
@@ -186,13 +194,15 @@ class SimulatedReaders:
     in_process: Final = True
     can_share: Final = False
 
-    def open(self, address: Address, *, timeouts: Timeouts) -> SimulatedReader:  # noqa: ARG002
+    def open(self, address: Address, *, timeouts: Timeouts) -> Reader:  # noqa: ARG002
         """A reader with a new card of the personality that the address names.
 
-        Errors: :class:`~demail_hw.errors.ConfigurationError` if there is no such personality.
+        Errors: :class:`~demail_hw.errors.ConfigurationError` if there is no such personality, or no such profile.
         """
         name = _personality(address)
         info = _info(name)
+        if address.profile is not None:
+            return _usb_reader(name, address.profile, info)
         return SimulatedReader(open_card(name), name=info.name, serial=info.serial)
 
     def find(self, address: Address, *, timeouts: Timeouts) -> Sequence[ReaderInfo]:  # noqa: ARG002
@@ -210,6 +220,21 @@ def _personality(address: Address) -> str:
             "A file of your own goes with demail-hw simulate ... --personality FILE.toml only.",
         )
     return name
+
+
+def _usb_reader(personality: str, profile: str, info: ReaderInfo) -> Reader:
+    try:
+        device = SimulatedUsbReader(open_card(personality), serial=info.serial or "", profile=reader_profile(profile))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"There is no simulated reader {profile!r}.",
+            remedy=f"Use one of these as profile=: {', '.join(reader_profiles())}.",
+        ) from error
+    return CcidReader(LoopbackTransport(device), lock=TransactionLock(), grace=_grace)
+
+
+def _grace() -> Deadline:
+    return time.monotonic() + _GRACE_SECONDS
 
 
 def _info(name: str) -> ReaderInfo:

@@ -4,9 +4,11 @@
 
     usbip://HOST[:3240]/                the only reader on a USB server
     usbip://HOST/serial=53692013000000  by serial number; also /04e6:5710 (VID:PID) and /1-1 (bus id)
+    usbips://HOST[:3241]/...            the same through TLS; its files: ?cert=FILE&key=FILE&ca=FILE
     pcsc:NAME-OR-GLOB                   a reader of the PC/SC service: the only reader, or the only one with a card
-    sim:PERSONALITY                     a simulated card, in process
+    sim:PERSONALITY                     a simulated card, in process; ?profile=NAME: in this simulated reader
     replay:FILE                         a recorded card in the place of a real one
+    binding:NAME                        a reader of a USB server that the configuration names
     ...?card=ICCSN                      of several readers, the one with this card; and refuse any other card
     ...?reader=SERIAL                   refuse any other reader
     ...?share=shared                    let others use the card beside us (only pcsc: takes it); else exclusive
@@ -25,7 +27,7 @@ _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+]*")
 _VID_PID = re.compile(r"([0-9a-fA-F]{4}):([0-9a-fA-F]{4})")
 _BUS_ID = re.compile(r"[0-9]+-[0-9]+(\.[0-9]+)*")
 _ICCSN = re.compile(r"([0-9A-F]{2})+")
-_QUERY_KEYS = frozenset({"card", "reader", "share"})
+_QUERY_KEYS = frozenset({"ca", "card", "cert", "key", "profile", "reader", "share"})
 _SHARE_MODES = frozenset({"exclusive", "shared"})
 
 
@@ -35,6 +37,8 @@ class Address:
 
     ``selector``: what follows the host or the scheme, as written. ``card``: the ICCSN that is demanded.
     ``reader``: the reader's serial number that is demanded. ``share``: ``exclusive`` or ``shared``, if it is said.
+    ``cert``, ``key``, ``ca``: PEM files for TLS: our certificate, its key, and whom we trust.
+    ``profile``: what a simulated reader is.
     """
 
     scheme: str
@@ -44,6 +48,10 @@ class Address:
     card: str | None = None
     reader: str | None = None
     share: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    ca: str | None = None
+    profile: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Address":
@@ -63,6 +71,10 @@ class Address:
             card=query.get("card"),
             reader=query.get("reader"),
             share=query.get("share"),
+            cert=query.get("cert"),
+            key=query.get("key"),
+            ca=query.get("ca"),
+            profile=query.get("profile"),
         )
 
     @property

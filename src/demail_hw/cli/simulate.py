@@ -1,14 +1,9 @@
 """``demail-hw simulate``: the other end of every wire, to develop and test without hardware."""
 
 import contextlib
-import ipaddress
 import logging
-import os
-import signal
 import socket
-import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -16,7 +11,8 @@ import click
 from demail_hw.cli.card_options import CardOptions, card_options, open_simulated_card
 from demail_hw.cli.options import ENDPOINT
 from demail_hw.cli.output import JsonValue, Report, json_option, os_errors_of
-from demail_hw.errors import TransportError
+from demail_hw.cli.serving import is_loopback, netloc, stop_signals, wait_for_stop
+from demail_hw.errors import ConfigurationError, TransportError
 
 __all__ = ["simulate_command"]
 
@@ -36,27 +32,37 @@ def simulate_command() -> None:
 
 @simulate_command.command("usb-server")
 @click.option("--listen", type=ENDPOINT, default="127.0.0.1:3240", show_default=True, metavar="HOST:PORT")
+@click.option("--profile", metavar="NAME", default="ext_apdu", show_default=True, help="What reader it is.")
 @card_options
 @_until_eof_option
 @json_option
-def usb_server_command(listen: tuple[str, int], card: CardOptions, until_eof: bool, report: Report) -> None:
-    """A USB/IP server with a uTrust 2700 F and a card in it. Port 0 takes a free one. USB/IP knows no password:
-    whoever reaches the port has the card."""
+def usb_server_command(
+    listen: tuple[str, int], profile: str, card: CardOptions, until_eof: bool, report: Report
+) -> None:
+    """A USB/IP server with a reader, a uTrust 2700 F unless told otherwise, and a card in it. Port 0 takes a free
+    one. USB/IP knows no password: whoever reaches the port has the card."""
     from demail_hw_drivers.usbip_server import UsbIpServer
     from demail_hw_simulators.ccid_device import SimulatedUsbReader
+    from demail_hw_simulators.reader_profiles import reader_profile, reader_profiles
 
     host, port = listen
-    reader = SimulatedUsbReader(open_simulated_card(card))
-    if not _is_loopback(host):
+    try:
+        reader = SimulatedUsbReader(open_simulated_card(card), profile=reader_profile(profile))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"There is no simulated reader {profile!r}.",
+            remedy=f"Name one of these (--profile): {', '.join(reader_profiles())}.",
+        ) from error
+    if not is_loopback(host):
         _LOG.warning(
             "USB/IP has no password and no encryption: whoever reaches %s has the card, and whoever listens sees its "
             "PIN. Use it where nobody else is on the network.",
-            _netloc(host, port),
+            netloc(host, port),
         )
-    with _stop_signals() as numbers, UsbIpServer([reader], host=host, port=port) as server:
-        address = f"usbip://{_netloc(host, server.port)}/"
+    with stop_signals() as numbers, UsbIpServer([reader], host=host, port=port) as server:
+        address = f"usbip://{netloc(host, server.port)}/"
         _ready(report, "usb-server", address, {"port": server.port, "personality": card.personality})
-        _wait_for_stop(numbers, until_eof=until_eof)
+        wait_for_stop(numbers, until_eof=until_eof)
 
 
 @simulate_command.command("vpcd")
@@ -72,15 +78,15 @@ def vpcd_command(host: str, port: int, card: CardOptions, until_eof: bool, repor
     from demail_hw_simulators.vpcd import VpcdSlot, connect_to
 
     simulated = open_simulated_card(card)
-    address = _netloc(host, port)
+    address = netloc(host, port)
 
     def ready() -> None:
         _ready(report, "vpcd", address, {"port": port, "personality": card.personality})
 
     news = _SlotNews(address, connect_to(host, port), ready)
     slot = VpcdSlot(news.connect, simulated, on_seen=news.seen, on_silence=news.not_asked)
-    with _stop_signals() as numbers, slot:
-        _wait_for_stop(numbers, until_eof=until_eof)
+    with stop_signals() as numbers, slot:
+        wait_for_stop(numbers, until_eof=until_eof)
 
 
 class _SlotNews:
@@ -143,17 +149,17 @@ def gateway_command(listen: tuple[str, int], tls: str, until_eof: bool, report: 
     host, port = listen
     mode = TlsMode.TLS13 if tls == "1.3" else TlsMode.TLS12
     server = SimulatedGateway(host=host, port=port, mode=mode)
-    with _stop_signals() as numbers, contextlib.closing(server):
+    with stop_signals() as numbers, contextlib.closing(server):
         try:
             server.start()
         except OSError as error:
             raise TransportError(
-                f"The gateway cannot listen on {_netloc(host, port)}: {error.strerror}.",
+                f"The gateway cannot listen on {netloc(host, port)}: {error.strerror}.",
                 transient=False,
                 remedy="Choose another address or port, or stop the server that has it.",
             ) from error
-        _ready(report, "gateway", f"https://{_netloc(host, server.port)}", {"port": server.port, "tls": tls})
-        _wait_for_stop(numbers, until_eof=until_eof)
+        _ready(report, "gateway", f"https://{netloc(host, server.port)}", {"port": server.port, "tls": tls})
+        wait_for_stop(numbers, until_eof=until_eof)
 
 
 @simulate_command.command("ca")
@@ -168,41 +174,5 @@ def ca_command(output: Path, report: Report) -> None:
     report.show({"files": list(names)}, "\n".join(names))
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _netloc(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def _ready(report: Report, what: str, address: str, facts: dict[str, JsonValue]) -> None:
     report.show({"ready": what, "address": address, **facts}, f"{what} ready: {address}")
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[frozenset[signal.Signals]]:
-    """SIGTERM and SIGINT, blocked here and in every thread that is started in the block: they wait for
-    :func:`_wait_for_stop`, and no thread takes one away."""
-    numbers = frozenset({signal.SIGTERM, signal.SIGINT})
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
-        yield numbers
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _wait_for_stop(numbers: frozenset[signal.Signals], *, until_eof: bool) -> None:
-    if until_eof:
-        threading.Thread(target=_terminate_at_eof, daemon=True).start()
-    signal.sigwait(numbers)
-
-
-def _terminate_at_eof() -> None:
-    # Not sys.stdin: an interpreter that ends while a thread waits in its buffered read aborts.
-    while os.read(sys.stdin.fileno(), 1):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
