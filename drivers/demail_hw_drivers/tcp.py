@@ -12,7 +12,7 @@ from typing import Final
 from demail_hw.errors import DeadlineExceeded, Outcome
 from demail_hw.interfaces import Buffer, Buffers, Deadline
 
-__all__ = ["Wire", "open_connection", "rest_of", "timeval", "tune"]
+__all__ = ["Wire", "open_connection", "peer_answers", "rest_of", "timeval", "tune"]
 
 KEEPALIVE_IDLE: Final = 10
 KEEPALIVE_INTERVAL: Final = 1
@@ -38,12 +38,41 @@ _TIMEVAL = struct.Struct("@ll")
 _MICROSECONDS: Final = 1_000_000
 _MILLISECONDS: Final = 1000
 _CLOSED: Final = -1
+_LAST_ACK = struct.Struct("=56xI")
+"""tcpi_last_ack_recv of Linux' struct tcp_info: milliseconds since the last ACK."""
+_EAGER_IDLE: Final = 1
+_PROBE_SECONDS: Final = 2.5
+_LOOK_MS: Final = 20
+_CLOCK_TICK: Final = 0.01
+"""The kernel counts ACKs in its own ticks: one of this age may have come before."""
 
 
 def tune(sock: socket.socket) -> None:
     """No delay, and a dead peer is found in 15 seconds at most, whether we send or wait."""
     for level, option, value in _OPTIONS:
         sock.setsockopt(level, option, value)
+
+
+def peer_answers(sock: socket.socket) -> bool:
+    """Does the host at the other end still acknowledge? It is asked now, by a keepalive probe that the program there
+    does not see; a dead one is known after 2.5 seconds. ``OSError`` for a socket that is closed.
+
+    A host that acknowledges may have a program that hangs: that is not seen here.
+    """
+    asked = time.monotonic()
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _EAGER_IDLE)
+    try:
+        poller = select.poll()
+        poller.register(sock, 0)
+        while time.monotonic() < asked + _PROBE_SECONDS:
+            if poller.poll(_LOOK_MS):
+                return False  # hung up, or reset
+            (age,) = _LAST_ACK.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_ACK.size))
+            if time.monotonic() - age / _MILLISECONDS > asked + _CLOCK_TICK:
+                return True
+        return False
+    finally:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
 
 
 def open_connection(host: str, port: int, *, deadline: Deadline) -> socket.socket:
@@ -134,10 +163,11 @@ class Wire:
     def send(self, buffers: Buffers, *, deadline: Deadline) -> bool:
         """Send a gather list in one call if it fits. False if the time was over before all of it had left;
         ``bytes_out`` says what did."""
-        sent = self._send_now(buffers)
+        sent = self.send_now(buffers)
         return sent == sum(map(len, buffers)) or self._send_rest(rest_of(buffers, sent), deadline)
 
-    def _send_now(self, buffers: Buffers) -> int:
+    def send_now(self, buffers: Buffers) -> int:
+        """Send without waiting: the bytes that left."""
         self.sends += 1
         try:
             sent = self._sock.sendmsg(buffers, (), socket.MSG_DONTWAIT)
@@ -150,7 +180,7 @@ class Wire:
         while buffers:
             if not _wait(deadline, (self._sock, select.POLLOUT)):
                 return False
-            buffers = rest_of(buffers, self._send_now(buffers))
+            buffers = rest_of(buffers, self.send_now(buffers))
         return True
 
     def receive(self, *, deadline: Deadline) -> bytes | None:
@@ -167,7 +197,7 @@ class Wire:
 
     def _receive_late(self, deadline: Deadline) -> bytes | None:
         while _wait(deadline, (self._sock, select.POLLIN)):
-            data = self.receive_now()
+            data = Wire.receive_now(self)  # the socket's own bytes, whatever a subclass makes of them
             if data is not None:
                 return data
         return None
@@ -184,6 +214,17 @@ class Wire:
     def watch(self, *, deadline: Deadline) -> None:
         """Wait, without receiving, until something can be received or :meth:`wake` was called; it may end early."""
         _wait(deadline, (self._sock, select.POLLIN), (self._wake, select.POLLIN))
+
+    def hung_up(self, *, deadline: Deadline) -> bool:
+        """Wait, whatever can be received, until the peer hung up or the time is over; it may end early."""
+        _wait(deadline, (self._sock, select.POLLRDHUP))
+        poller = select.poll()
+        poller.register(self._sock, select.POLLRDHUP)
+        return bool(poller.poll(0))
+
+    def fileno(self) -> int:
+        """The socket's descriptor, to wait for it beside others."""
+        return self._sock.fileno()
 
     def wake(self) -> None:
         """End the present :meth:`watch` of any other thread."""

@@ -1,8 +1,10 @@
 """Readers on a USB/IP server, spoken to directly: no kernel driver, no root, one round trip for a card command."""
 
 import contextlib
+import dataclasses
 import errno
 import socket
+import ssl
 import time
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -35,18 +37,20 @@ from demail_hw.usbip.messages import (
     UsbipStatus,
 )
 from demail_hw_drivers.tcp import Wire, open_connection
+from demail_hw_drivers.tls_stream import TLS_PORT, TlsEngine, TlsFiles, TlsWire, client_context, tls_refusal
 from demail_hw_drivers.usbip_transport import TransportCounters, UsbIpTransport
 
 __all__ = ["TransportCounters", "UsbIpReaders", "UsbIpTransport", "connect", "list_devices"]
 
+_TLS_SCHEME: Final = "usbips"
 _GRACE_SECONDS: Final = 2.0
 _UNREACHABLE: Final = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL})
 _BUSY: Final = frozenset({UsbipStatus.DEV_BUSY, UsbipStatus.NA})
-"""Linux' usbipd says NA for a device that somebody has."""
+"""An older Linux' usbipd says NA for a device that somebody has."""
 
 
 class UsbIpReaders:
-    """The driver of ``usbip:`` (:class:`~demail_hw.interfaces.ReaderDriver`)."""
+    """The driver of ``usbip:`` and, through TLS, of ``usbips:`` (:class:`~demail_hw.interfaces.ReaderDriver`)."""
 
     in_process: Final = False
     can_share: Final = False
@@ -145,8 +149,42 @@ def _import(address: Address, bus_id: str, deadline: Deadline) -> UsbIpTransport
 
 def _wire(address: Address, deadline: Deadline) -> Wire:
     if not address.host:
-        raise ConfigurationError("The address names no USB server.", remedy="Write usbip://HOST/ and what follows.")
-    return Wire(open_connection(address.host, address.port or DEFAULT_PORT, deadline=deadline))
+        raise ConfigurationError(
+            "The address names no USB server.", remedy=f"Write {address.scheme}://HOST/ and what follows."
+        )
+    context = _tls_context(address)
+    sock = open_connection(address.host, _port(address), deadline=deadline)
+    return Wire(sock) if context is None else _tls_wire(sock, TlsEngine(context, host=address.host), deadline)
+
+
+def _tls_context(address: Address) -> ssl.SSLContext | None:
+    """What TLS offers; None for an address without it."""
+    if address.scheme != _TLS_SCHEME:
+        if address.cert or address.key or address.ca:
+            raise ConfigurationError(
+                f"{address.scheme}: knows no TLS, so cert, key and ca mean nothing.",
+                remedy="Write usbips://HOST/ for a server that speaks TLS.",
+            )
+        return None
+    if address.key and not address.cert:
+        raise ConfigurationError("The address has a TLS key without a certificate.", remedy="Add ?cert=FILE.")
+    files = TlsFiles(address.cert, address.key, address.ca) if address.cert else None
+    return client_context(files, ca=address.ca)
+
+
+def _tls_wire(sock: socket.socket, engine: TlsEngine, deadline: Deadline) -> TlsWire:
+    wire = TlsWire(sock, engine)
+    try:
+        if not wire.shake(deadline=deadline):
+            raise DeadlineExceeded("The USB server did not finish the TLS handshake until the deadline.")
+    except BaseException:
+        wire.close()
+        raise
+    return wire
+
+
+def _port(address: Address) -> int:
+    return address.port or (TLS_PORT if address.scheme == _TLS_SCHEME else DEFAULT_PORT)
 
 
 def _operate(
@@ -172,7 +210,7 @@ def _silent() -> DeadlineExceeded:
 @contextlib.contextmanager
 def _opening(address: Address) -> Iterator[None]:
     """Before a transport is there no card can have been reached; foreign exceptions are mapped."""
-    server = f"{address.host}:{address.port or DEFAULT_PORT}"
+    server = f"{address.host}:{_port(address)}"
     try:
         yield
     except HardwareError as error:
@@ -182,6 +220,8 @@ def _opening(address: Address) -> Iterator[None]:
         raise DeviceNotFound(
             f"The name of the USB server {server} is not known: {error.strerror}.", remedy="Check its name."
         ) from error
+    except ssl.SSLError as error:
+        raise tls_refusal(error, server) from error
     except OSError as error:
         why = error.strerror or str(error)
         if error.errno in _UNREACHABLE:
@@ -233,7 +273,7 @@ def _can_mean(address: Address, entry: DevlistEntry) -> bool:
 
 def _info(address: Address, entry: DevlistEntry) -> ReaderInfo:
     device = entry.device
-    where = Address(address.scheme, address.host, address.port, device.bus_id, address.card, address.reader)
+    where = dataclasses.replace(address, selector=device.bus_id)
     name = f"CCID reader {device.vendor_id:04x}:{device.product_id:04x} at {device.bus_id}"
     return ReaderInfo(str(where), name, serial=None, card=None, in_use=False)
 

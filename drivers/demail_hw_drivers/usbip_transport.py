@@ -4,7 +4,7 @@ import collections
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from demail_hw.errors import (
@@ -94,10 +94,12 @@ class UsbIpTransport:
     def __init__(self, wire: Wire, machine: UsbIpClient, device: UsbDevice) -> None:
         self._wire = wire
         self._machine = machine
+        self._device = device
         self._devid = device.devid
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._dead = _ALIVE
+        self._tell_loss: Callable[[str], None] | None = None
         self._entered = 0.0
         self._sent_before = 0
         self._turn = _Turn(self)
@@ -129,6 +131,33 @@ class UsbIpTransport:
         """What it did so far."""
         wire = self._wire
         return TransportCounters(self._urbs, self._round_trips, wire.sends, wire.bytes_out, wire.bytes_in)
+
+    @property
+    def lost(self) -> str:
+        """Why it is dead; empty while it is not."""
+        return self._dead
+
+    def when_lost(self, tell: Callable[[str], None]) -> None:
+        """Have ``tell`` called with the reason when it dies, from whichever thread finds out, and once more at the
+        most; at once if it is dead. It is called in the middle of a turn, and must not use the transport."""
+        self._tell_loss = tell
+        if self._dead:
+            tell(self._dead)
+
+    def watch_end(self, *, deadline: Deadline) -> None:
+        """Wait, without receiving and beside those who exchange, until the server has hung up, at most to the
+        deadline. :class:`~demail_hw.errors.DeviceLost` if it has."""
+        with self._watch_lock:
+            if self._dead:
+                raise self._refusal()
+            self._watchers += 1
+        try:
+            ended = self._wire.hung_up(deadline=deadline)
+        finally:
+            self._watch(-1)
+        if ended:
+            with self._begin(time.monotonic() + _LINGER_SECONDS):
+                self._read_what_is_there()
 
     def configure(self, *, deadline: Deadline) -> None:
         """Read who the device is, set its configuration and choose its CCID interface; called once, by the driver.
@@ -243,6 +272,15 @@ class UsbIpTransport:
         if self._lock.acquire(timeout=_LINGER_SECONDS):
             self._die("it was closed")
             self._lock.release()
+
+    def hand_over(self, *, deadline: Deadline) -> tuple[Wire, UsbDevice]:
+        """Give the connection to whoever speaks USB/IP on it from now on, with nothing pending; this transport is
+        dead then, and does not close it. ``RuntimeError`` if something is pending."""
+        with self._begin(deadline):
+            if self._machine.pending or self._machine.unlinking or self._machine.unread:
+                raise RuntimeError("a connection is handed over with nothing pending on it")
+            self._dead = "its connection was handed over"
+            return self._wire, self._device
 
     # --- Inside a turn -----------------------------------------------------------------------------------------
 
@@ -410,6 +448,8 @@ class UsbIpTransport:
         if not self._dead:
             self._dead = reason.rstrip(".")
             self._wire.hang_up()
+            if self._tell_loss is not None:
+                self._tell_loss(self._dead)
         self._watch(0)
 
     def _watch(self, change: int) -> None:

@@ -10,20 +10,27 @@ from typing import NamedTuple, Protocol
 import pytest
 
 from demail_hw.ccid.reader import CcidReader
+from demail_hw.config.schema import BindingConfig
 from demail_hw.interfaces import CardLimits, Reader, Timeouts
 from demail_hw.registry import open_reader
 from demail_hw.transaction_lock import TransactionLock
+from demail_hw_drivers.binding_reader import BindingReader, bind
+from demail_hw_drivers.binding_switch import BindingSwitch
 from demail_hw_drivers.usbip_server import UsbIpServer
 from demail_hw_simulators.ccid_device import SimulatedUsbReader
 from demail_hw_simulators.interfaces import SimulatedCard
 from demail_hw_simulators.loopback import LoopbackTransport
+from demail_hw_simulators.reader_profiles import reader_profile
+from demail_hw_simulators.serial_reader import ReaderOnPty, SerialReader
 from demail_hw_simulators.sim_reader import SimulatedReader
 from demail_hw_simulators.vpcd import VpcdSlot
+from libusb_bed import PRELOADED, plugged_in
 from pcsc_client import PcscClient, require_pyscard
 from pcscd import READERS, SECONDS, PrivatePcscd
 
 ATR = bytes.fromhex("3bff9600008131fe4380318065b0850300ef120fff82900019")
 SERIAL = "53692013000000"
+NO_SWITCH = BindingSwitch(pathlib.Path("/nonexistent"))
 
 
 class ScriptedCard:
@@ -156,6 +163,44 @@ def usbip() -> Iterator[Bench]:
         reader.close()
 
 
+@contextlib.contextmanager
+def binding() -> Iterator[Bench]:
+    card = ScriptedCard()
+    device = SimulatedUsbReader(card, serial=SERIAL)
+    with UsbIpServer([device], port=0) as server:
+        reader = BindingReader(bind("bench", BindingConfig("127.0.0.1", server.port), switch=NO_SWITCH))
+        reader.attach(deadline=Bench.soon())
+        yield PluggedBench(reader, device, card, server.close)
+        reader.close()
+
+
+class SerialBench(Bench):
+    """A reader on a serial line tells no serial number."""
+
+    serial = None
+
+
+@contextlib.contextmanager
+def serial() -> Iterator[Bench]:
+    pytest.importorskip("serial", reason="pyserial is not here: pip install 'demail-hw[serial]'")
+    card = ScriptedCard()
+    device = SimulatedUsbReader(card, profile=reader_profile("host_pps"))
+    with ReaderOnPty(SerialReader(device)) as line:
+        reader = open_reader(f"serial:{line.path}", timeouts=Timeouts(connect=20))
+        yield SerialBench(reader, device, card)
+        reader.close()
+
+
+@contextlib.contextmanager
+def libusb() -> Iterator[Bench]:
+    card = ScriptedCard()
+    device = SimulatedUsbReader(card, serial=SERIAL)
+    with plugged_in(device) as unplug:
+        reader = open_reader(f"libusb:serial={SERIAL}", timeouts=Timeouts(connect=20))
+        yield PluggedBench(reader, device, card, unplug)
+        reader.close()
+
+
 class Service(NamedTuple):
     """A PC/SC service, and its first slot."""
 
@@ -232,7 +277,11 @@ def pcsc(service: Service) -> Iterator[Bench]:
 NEEDS: dict[Callable[..., contextlib.AbstractContextManager[Bench]], str] = {pcsc: "service"}
 
 
-@pytest.fixture(params=[in_process, ccid, usbip, pcsc], ids=lambda opener: opener.__name__)
+# What libusb sees is another process' affair: tests/real/test_libusb.py starts it.
+OPENERS = [libusb] if PRELOADED else [in_process, ccid, usbip, binding, serial, pcsc]
+
+
+@pytest.fixture(params=OPENERS, ids=lambda opener: opener.__name__)
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """Every implementation of Reader, one after the other; no thread of it is left behind."""
     opener = request.param

@@ -2,6 +2,8 @@
 
 import collections
 import contextlib
+import pathlib
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ from typing import TypeAlias
 import pytest
 
 from demail_hw.address import Address
+from demail_hw.ccid.class_descriptor import find_ccid_interface
 from demail_hw.errors import (
     DeadlineExceeded,
     DeviceLost,
@@ -18,7 +21,7 @@ from demail_hw.errors import (
     TransferTimeout,
     TransportError,
 )
-from demail_hw.interfaces import Buffer, Transfer, TransferResult, UsbTransport
+from demail_hw.interfaces import Buffer, ExportedDevice, Transfer, TransferResult, UsbIdentity, UsbTransport
 from demail_hw.usb.descriptors import (
     SMART_CARD_CLASS,
     ConfigurationDescriptor,
@@ -27,12 +30,19 @@ from demail_hw.usb.descriptors import (
     InterfaceDescriptor,
     TransferType,
 )
-from demail_hw.usb.setup import Recipient, SetupPacket, StandardRequest, get_descriptor
+from demail_hw.usb.setup import Recipient, SetupPacket, StandardRequest, get_descriptor, set_configuration
 from demail_hw.usb.standard_requests import StandardRequests
 from demail_hw.usbip.messages import UrbStatus
+from demail_hw_drivers.libusb import claim
+from demail_hw_drivers.libusb import connect as connect_libusb
+from demail_hw_drivers.libusb_transport import DeviceTransport
+from demail_hw_drivers.tls_stream import server_context
 from demail_hw_drivers.usbip_client import connect
 from demail_hw_drivers.usbip_server import UsbIpServer
+from demail_hw_simulators.ccid_device import UTRUST_2700F
 from demail_hw_simulators.loopback import LoopbackTransport
+from libusb_bed import PRELOADED, plugged_in
+from tls_files import TlsAuthority
 
 Complete: TypeAlias = Callable[[TransferResult], None]
 Opener: TypeAlias = Callable[["EchoDevice"], UsbTransport]
@@ -55,7 +65,7 @@ class EchoDevice:
             EndpointDescriptor(IN, TransferType.BULK, 64, 0),
             EndpointDescriptor(INTERRUPT, TransferType.INTERRUPT, 16, 16),
         )
-        interface = InterfaceDescriptor(0, 0, SMART_CARD_CLASS, 0, 0, 0, endpoints, b"\x04\x21\x10\x01")
+        interface = InterfaceDescriptor(0, 0, SMART_CARD_CLASS, 0, 0, 0, endpoints, UTRUST_2700F.descriptor.encode())
         self.configuration_descriptor = ConfigurationDescriptor(1, 0, 0x80, 50, (interface,)).encode()
         self.requests = StandardRequests(
             self.device_descriptor, self.configuration_descriptor, ("Maker", "Echo", self.serial)
@@ -128,16 +138,48 @@ def device() -> EchoDevice:
     return EchoDevice()
 
 
-def over_tcp(device: EchoDevice, stack: contextlib.ExitStack) -> UsbTransport:
+def over_tcp(device: ExportedDevice, stack: contextlib.ExitStack) -> UsbTransport:
     server = stack.enter_context(UsbIpServer([device], port=0))
     return connect(Address.parse(f"usbip://127.0.0.1:{server.port}/"), deadline=soon())
+
+
+def through_tls(device: EchoDevice, stack: contextlib.ExitStack) -> UsbTransport:
+    folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    authority = TlsAuthority(folder)
+    context = server_context(authority.issue("server", ip="127.0.0.1"))
+    server = stack.enter_context(UsbIpServer([device], port=0, context=context))
+    client = authority.issue("client")
+    address = Address("usbips", "127.0.0.1", server.port, cert=client.certificate, key=client.key, ca=client.ca)
+    return connect(address, deadline=soon())
 
 
 def in_process(device: EchoDevice, stack: contextlib.ExitStack) -> UsbTransport:
     return LoopbackTransport(device)
 
 
-@pytest.fixture(params=[over_tcp, in_process])
+def of_a_device(device: EchoDevice, stack: contextlib.ExitStack) -> UsbTransport:
+    device.submit(Transfer(0, setup=set_configuration(1).encode()), lambda _: None)
+    identity = UsbIdentity(0x04E6, 0x5710, device.serial, "Echo", "1-1", 0x0102)
+    return DeviceTransport(device, find_ccid_interface(device.configuration_descriptor), identity, device.reset)
+
+
+def through_libusb(device: EchoDevice, stack: contextlib.ExitStack) -> UsbTransport:
+    stack.enter_context(plugged_in(device))
+    return connect_libusb(Address("libusb"), deadline=soon())
+
+
+def exported_through_libusb(device: EchoDevice, stack: contextlib.ExitStack) -> UsbTransport:
+    stack.enter_context(plugged_in(device))
+    exported = claim(Address("libusb"))
+    stack.callback(exported.close)
+    return over_tcp(exported, stack)
+
+
+# What libusb sees is another process' affair: tests/real/test_libusb.py starts it.
+OPENERS = [through_libusb, exported_through_libusb] if PRELOADED else [over_tcp, through_tls, in_process, of_a_device]
+
+
+@pytest.fixture(params=OPENERS)
 def transport(request: pytest.FixtureRequest, device: EchoDevice) -> Iterator[UsbTransport]:
     with contextlib.ExitStack() as stack:
         opened = request.param(device, stack)
@@ -266,7 +308,8 @@ def test_what_breaks_on_the_bus_is_told_apart(
     with pytest.raises(TransportError) as caught:
         transport.exchange([b"command"], 64, deadline=soon())
 
-    assert type(caught.value) is kind
+    # libusb has one word for whatever goes wrong on the bus.
+    assert type(caught.value) is (TransportError if PRELOADED and kind is TransferTimeout else kind)
     assert caught.value.outcome is Outcome.UNKNOWN
 
 
@@ -360,7 +403,9 @@ def test_closing_lets_the_device_go(transport: UsbTransport, device: EchoDevice)
     transport.close()
     transport.close()
 
-    assert device.resets == 1
+    # A claim that ends is nothing to the device: there only CcidReader.close takes the card's power.
+    claimed_here = PRELOADED and isinstance(transport, DeviceTransport)
+    assert device.resets == (0 if claimed_here else 1)
     with pytest.raises(DeviceLost) as caught:
         transport.exchange([b"x"], 64, deadline=soon())
     assert caught.value.outcome is Outcome.NOT_SENT

@@ -186,7 +186,7 @@ def test_an_exchange_is_one_send_and_two_transfers(lone: UsbIpServer) -> None:
 
 def test_news_that_nobody_takes_are_not_hoarded(lone: UsbIpServer) -> None:
     with connected(at(lone)) as transport:
-        reader = next(iter(lone._exports.values())).device
+        reader = next(iter(lone._service.exports.values())).device
         assert isinstance(reader, SimulatedUsbReader)
         for _ in range(100):
             reader.reset()  # each time there is news
@@ -208,7 +208,7 @@ def test_news_for_two_reach_both(lone: UsbIpServer, monkeypatch: pytest.MonkeyPa
         watch(wire, deadline=deadline)
 
     with connected(at(lone)) as transport:
-        reader = next(iter(lone._exports.values())).device
+        reader = next(iter(lone._service.exports.values())).device
         assert isinstance(reader, SimulatedUsbReader)
         assert transport.interrupt_in(deadline=soon())
         monkeypatch.setattr(Wire, "watch", slowly)

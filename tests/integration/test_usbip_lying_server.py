@@ -540,3 +540,107 @@ def test_no_connection_after_the_deadline(seconds: float) -> None:
     with pytest.raises(DeadlineExceeded) as caught:
         connect(Address.parse("usbip://127.0.0.1:1/1-1"), deadline=soon(seconds))
     assert caught.value.outcome is Outcome.NOT_SENT
+
+
+# --- Interrupt answers beside the others -----------------------------------------------------------------------
+
+
+def interrupt_of(peer: Peer) -> int:
+    """The number of the interrupt transfer that was posted last."""
+    event = peer.next()
+    assert isinstance(event, Submitted)
+    assert event.command.endpoint == 3
+    return event.command.seqnum
+
+
+def test_news_in_the_middle_of_an_exchange_are_filed_beside_it(serve: Serve) -> None:
+    def script(peer: Peer) -> None:
+        peer.grant()
+        out, into = peer.exchange()
+        news = interrupt_of(peer)
+        peer.answer(RetSubmit(out, 0, 3))
+        peer.answer(RetSubmit(news, 0, 2), b"\x50\x03")
+        peer.answer(RetSubmit(into, 0, 6), b"answer")
+        out, into = peer.exchange()
+        news = interrupt_of(peer)
+        peer.answer(RetSubmit(into, 0, 6), b"second")
+        peer.answer(RetSubmit(news, 0, 2), b"\x50\x02")
+        peer.answer(RetSubmit(out, 0, 3))
+        peer.until_closed()
+
+    transport = connect(serve(script), deadline=soon())
+    assert transport.exchange([b"abc"], 64, deadline=soon()) == b"answer"
+    assert transport.exchange([b"abc"], 64, deadline=soon()) == b"second"
+    assert [transport.interrupt_in(deadline=soon()) for _ in range(2)] == [b"\x50\x03", b"\x50\x02"]
+    transport.close()
+
+
+def test_news_after_a_deadline_are_no_answer_and_are_not_lost(serve: Serve) -> None:
+    """The exchange is taken back, the interrupt transfer is not."""
+
+    def script(peer: Peer) -> None:
+        peer.grant()
+        peer.exchange()
+        news = interrupt_of(peer)
+        first, second = unlinks(peer)
+        peer.answer(RetSubmit(news, 0, 2), b"\x50\x02")
+        peer.answer(RetUnlink(first.seqnum, UrbStatus.ECONNRESET))
+        peer.answer(RetUnlink(second.seqnum, UrbStatus.ECONNRESET))
+        out, into = peer.exchange()
+        peer.answer(RetSubmit(out, 0, 3))
+        peer.answer(RetSubmit(into, 0, 5), b"fresh")
+        peer.until_closed()
+
+    transport = connect(serve(script), deadline=soon())
+    with pytest.raises(DeadlineExceeded):
+        transport.exchange([b"abc"], 64, deadline=soon(SHORT))
+    assert transport.exchange([b"abc"], 64, deadline=soon()) == b"fresh"
+    assert transport.interrupt_in(deadline=soon()) == b"\x50\x02"
+    transport.close()
+
+
+def test_a_device_that_says_by_its_news_that_it_is_gone(serve: Serve) -> None:
+    def script(peer: Peer) -> None:
+        peer.grant()
+        out, into = peer.exchange()
+        news = interrupt_of(peer)
+        peer.answer(RetSubmit(out, 0, 3))
+        peer.answer(RetSubmit(into, 0, 6), b"answer")
+        peer.answer(RetSubmit(news, UrbStatus.ENODEV, 0))
+        peer.until_closed()
+
+    transport = connect(serve(script), deadline=soon())
+    heard: list[str] = []
+    transport.when_lost(heard.append)
+    assert transport.exchange([b"abc"], 64, deadline=soon()) == b"answer"
+    with pytest.raises(DeviceLost):
+        transport.interrupt_in(deadline=soon())
+    assert_dead(transport)
+    assert len(heard) == 1
+    assert transport.lost == heard[0]
+    transport.when_lost(heard.append)
+    assert heard[1] == heard[0]
+
+
+def test_the_end_of_a_server_is_seen_without_receiving(serve: Serve) -> None:
+    go = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.grant()
+        out, into = peer.exchange()
+        news = interrupt_of(peer)
+        peer.answer(RetSubmit(out, 0, 3))
+        peer.answer(RetSubmit(into, 0, 6), b"answer")
+        peer.answer(RetSubmit(news, 0, 2), b"\x50\x02")
+        assert go.wait(LONG)
+
+    transport = connect(serve(script), deadline=soon())
+    assert transport.exchange([b"abc"], 64, deadline=soon()) == b"answer"
+    transport.watch_end(deadline=soon(SHORT))
+    assert transport.interrupt_in(deadline=soon()) == b"\x50\x02"
+    go.set()
+    with pytest.raises(DeviceLost):
+        transport.watch_end(deadline=soon())
+    with pytest.raises(DeviceLost):
+        transport.watch_end(deadline=soon())
+    assert_dead(transport)

@@ -1,6 +1,7 @@
 """The USB/IP server over TCP, spoken to by a client that does nothing by itself."""
 
 import contextlib
+import json
 import logging
 import signal
 import socket
@@ -27,9 +28,9 @@ from demail_hw.usbip.messages import (
     UsbInterface,
     UsbipStatus,
 )
-from demail_hw_drivers import usbip_server
 from demail_hw_drivers.tcp import tune
-from demail_hw_drivers.usbip_server import UsbIpServer
+from demail_hw_drivers.usbip_server import ServerLimits, UsbIpServer
+from demail_hw_drivers.usbip_server_audit import AuditAction, AuditLine
 from demail_hw_simulators.ccid_device import SimulatedUsbReader
 
 Complete: TypeAlias = Callable[[TransferResult], None]
@@ -122,6 +123,9 @@ class Client:
         self.sock.close()
 
 
+Dial: TypeAlias = Callable[[], Client]
+
+
 @pytest.fixture
 def device() -> Patient:
     return Patient()
@@ -137,9 +141,6 @@ def server(device: Patient) -> Iterator[UsbIpServer]:
 def dial(server: UsbIpServer) -> Iterator[Callable[[], Client]]:
     with contextlib.ExitStack() as stack:
         yield lambda: stack.enter_context(contextlib.closing(Client(server.port)))
-
-
-Dial: TypeAlias = Callable[[], Client]
 
 
 def listed(client: Client) -> Sequence[str]:
@@ -350,26 +351,52 @@ def test_a_broken_transfer_ends_the_session(
     assert any(record.levelno == logging.WARNING for record in caplog.records)
 
 
-def test_a_half_written_request_blocks_nobody_and_not_for_ever(dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usbip_server, "_OPERATION_SECONDS", 0.1)
-    slow = dial()
-    slow.sock.sendall(OpReqImport("1-1").encode()[:20])
-
-    assert dial().bring().status == UsbipStatus.OK
-    with contextlib.suppress(ConnectionResetError):
-        assert slow.sock.recv(1) == b""
+@contextlib.contextmanager
+def limited(device: Patient, limits: ServerLimits) -> Iterator[tuple[UsbIpServer, Dial]]:
+    with UsbIpServer([device], port=0, limits=limits) as server, contextlib.ExitStack() as stack:
+        yield server, lambda: stack.enter_context(contextlib.closing(Client(server.port)))
 
 
-def test_the_number_of_connections_is_limited(
-    dial: Dial, server: UsbIpServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(usbip_server, "_MAX_CONNECTIONS", 1)
-    assert dial().bring().status == UsbipStatus.OK
-    refused = dial()
+def hung_up(client: Client) -> bool:
+    try:
+        return client.sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
 
-    with contextlib.suppress(ConnectionResetError):
-        assert refused.sock.recv(1) == b""
-    assert server.counters.refused == 1
+
+def test_a_half_written_request_blocks_nobody_and_not_for_ever(device: Patient) -> None:
+    with limited(device, ServerLimits(operation_seconds=0.5)) as (_, dial):
+        slow = dial()
+        slow.sock.sendall(OpReqImport("1-1").encode()[:20])
+
+        assert dial().bring().status == UsbipStatus.OK
+        assert hung_up(slow)
+
+
+@pytest.mark.parametrize("limits", [ServerLimits(connections=1), ServerLimits(connections_per_address=1)])
+def test_the_number_of_connections_is_limited(device: Patient, limits: ServerLimits) -> None:
+    with limited(device, limits) as (server, dial):
+        assert dial().bring().status == UsbipStatus.OK
+        assert hung_up(dial())
+        assert server.counters.refused == 1
+
+
+def test_what_a_session_may_ask_for_is_limited(device: Patient) -> None:
+    with limited(device, ServerLimits(bytes_in_hand=128)) as (server, dial):
+        client = dial()
+        client.bring()
+        for seqnum in range(1, 20, 2):  # what was answered or taken back counts no more
+            client.send(client.submit(seqnum, IN, BULK_IN, 128), client.unlink(seqnum + 1, seqnum))
+            assert client.receive() == UrbUnlinked(seqnum, UrbStatus.ECONNRESET, pending=True)
+            device.transfers.clear()
+        client.send(client.submit(21, IN, BULK_IN, 64), client.submit(22, OUT, BULK_OUT, 64), data=bytes(64))
+        assert client.receive() == UrbCompleted(22, 0, b"")
+        assert client.receive() == UrbCompleted(21, 0, bytes(64))
+        client.send(client.submit(23, IN, BULK_IN, 64), client.submit(24, IN, BULK_IN, 65))
+
+        assert client.receive() == Closed()
+        device.wait_for(lambda: device.resets == 1)
+    assert server.counters.violations == 1
 
 
 def test_a_system_without_room_for_a_thread_costs_one_connection(
@@ -388,20 +415,68 @@ def test_a_system_without_room_for_a_thread_costs_one_connection(
     assert listed(dial()) == ["1-1", "1-2"]
 
 
-def test_import_and_release_are_logged(
-    dial: Dial, device: Patient, server: UsbIpServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, usbip_server.__name__)
-    client = dial()
-    client.bring()
-    peer = "{}:{}".format(*client.sock.getsockname())
-    client.close()
-    server.close()
+def test_import_and_release_leave_a_line_each(device: Patient) -> None:
+    lines: list[AuditLine] = []
+    with (
+        UsbIpServer([device], port=0, audit=lines.append) as server,
+        contextlib.closing(Client(server.port)) as client,
+    ):
+        client.bring()
+        client.send(client.submit(1, OUT, BULK_OUT, 4), data=b"data")
+        assert client.receive() == UrbCompleted(1, 0, b"")
+        peer = "{}:{}".format(*client.sock.getsockname())
+        with contextlib.closing(Client(server.port)) as second, contextlib.closing(Client(server.port)) as third:
+            second.bring()
+            third.bring("9-9")
+        server.close()
 
-    assert [record.getMessage() for record in caplog.records] == [
-        f"import bus_id=1-1 serial=53692013000000 peer={peer}",
-        f"release bus_id=1-1 serial=53692013000000 peer={peer} urbs=0",
+    serial = "53692013000000"
+    told = [(line.action, line.bus_id, line.serial, line.result, line.urbs) for line in lines]
+    assert told == [
+        (AuditAction.IMPORT, "1-1", serial, "granted", 0),
+        (AuditAction.IMPORT, "1-1", "", "busy", 0),
+        (AuditAction.IMPORT, "9-9", "", "no such device", 0),
+        (AuditAction.RELEASE, "1-1", serial, "server stopped", 1),
     ]
+    assert lines[0].peer == lines[3].peer == peer
+    assert (lines[3].bytes_in, lines[3].bytes_out) == (48 + 4, 48)
+    assert not any("\n" in each for line in lines for each in (str(line), line.as_json()))
+    assert json.loads(lines[3].as_json())["result"] == "server stopped"
+    assert [line.time for line in lines] == sorted(line.time for line in lines)
+
+
+@pytest.mark.parametrize("ending", ["closed by the client", "protocol violation"])
+def test_a_release_says_why(device: Patient, ending: str) -> None:
+    lines: list[AuditLine] = []
+    with (
+        UsbIpServer([device], port=0, audit=lines.append) as server,
+        contextlib.closing(Client(server.port)) as client,
+    ):
+        client.bring()
+        if ending == "protocol violation":
+            client.sock.sendall(b"\xff" * 48)
+        client.close()
+        device.wait_for(lambda: device.resets == 1)
+    assert lines[-1].result == ending
+
+
+def test_an_audit_that_cannot_be_written_stops_nobody(device: Patient, caplog: pytest.LogCaptureFixture) -> None:
+    def full(line: AuditLine) -> None:
+        raise OSError(28, "No space left on device")
+
+    with UsbIpServer([device], port=0, audit=full) as server, contextlib.closing(Client(server.port)) as client:
+        assert client.bring().status == UsbipStatus.OK
+    assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.ERROR]
+
+
+def test_the_usual_audit_is_the_log(device: Patient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with UsbIpServer([device], port=0) as server, contextlib.closing(Client(server.port)) as client:
+        client.bring()
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith('import peer="127.0.0.1:')
+    assert 'bus_id="1-1" serial="53692013000000" result="granted"' in first
+    assert second.startswith("release ")
 
 
 def test_closing_hangs_up_and_leaves_no_thread(dial: Dial, device: Patient, server: UsbIpServer) -> None:

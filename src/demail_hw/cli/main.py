@@ -1,5 +1,6 @@
 """The command ``demail-hw``: its subcommands are loaded when they are asked for."""
 
+import contextlib
 import importlib
 import importlib.metadata
 import logging
@@ -8,6 +9,7 @@ import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -21,14 +23,19 @@ __all__ = ["main"]
 
 # command -> module: attribute is the command's name with an underscore
 _COMMANDS: Final = {
+    "attach": "demail_hw.cli.attach",
+    "binding": "demail_hw.cli.binding",
     "card": "demail_hw.cli.card",
     "certs": "demail_hw.cli.certs",
+    "config": "demail_hw.cli.config",
     "csr": "demail_hw.cli.csr",
     "decrypt": "demail_hw.cli.decrypt",
     "demo": "demail_hw.cli.demo",
+    "detach": "demail_hw.cli.attach",
     "pin": "demail_hw.cli.pin",
     "probe": "demail_hw.cli.probe",
     "readers": "demail_hw.cli.readers",
+    "serve": "demail_hw.cli.serve",
     "sign": "demail_hw.cli.sign",
     "simulate": "demail_hw.cli.simulate",
     "trace": "demail_hw.cli.trace",
@@ -53,6 +60,12 @@ class _LazyGroup(click.Group):
 @click.version_option(importlib.metadata.version("demail-hw"), prog_name="demail-hw")
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens, the card's commands included, PINs masked.")
 @click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The configuration; else $DEMAIL_HW_CONFIG, else demail-hw/config.toml in the user's or in /etc.",
+)
+@click.option(
     "--state-dir",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
@@ -67,7 +80,12 @@ class _LazyGroup(click.Group):
 @click.option("--trace-decipher", "deciphered", is_flag=True, help="Record what it deciphers too: keys of messages.")
 @click.pass_context
 def _group(
-    context: click.Context, verbose: bool, state_dir: Path | None, trace: Path | None, deciphered: bool
+    context: click.Context,
+    verbose: bool,
+    config: Path | None,
+    state_dir: Path | None,
+    trace: Path | None,
+    deciphered: bool,
 ) -> None:
     """A key on a smartcard, wherever the card is.
 
@@ -77,10 +95,12 @@ def _group(
     usbip://HOST/         the only reader of a USB server; one of several by
                           serial=NUMBER, 04e6:5710 or 1-1 after the last slash
                           (a bus id such as 1-1 names a socket, not a reader)
+    usbips://HOST/        the same through TLS; its files: ?cert=FILE&key=FILE&ca=FILE
     pcsc:                 the only reader of PC/SC, or the only one with a card
     pcsc:'Identiv*'       by name or pattern
     sim:netkey3           a simulated card
     replay:FILE           a recorded card
+    binding:NAME          a reader of a USB server that the configuration names
 
     After it ?card=ICCSN and ?reader=SERIAL choose among several and refuse any other; pcsc:?share=shared lets other
     programs use the card beside this one.
@@ -93,7 +113,24 @@ def _group(
 
     if verbose:
         logging.getLogger().setLevel(logging.DEBUG)
+    if config is not None:
+        context.with_resource(_configuration_at(config))
     context.obj = Settings(state_dir=state_dir, trace=trace, deciphered=deciphered)
+
+
+@contextlib.contextmanager
+def _configuration_at(path: Path) -> Iterator[None]:
+    """To the end of the command. Drivers look for it where every program does, as do programs that are started."""
+    from demail_hw.config.place import CONFIG_VARIABLE
+
+    before = os.environ.get(CONFIG_VARIABLE)
+    os.environ[CONFIG_VARIABLE] = str(path.absolute())
+    try:
+        yield
+    finally:
+        del os.environ[CONFIG_VARIABLE]
+        if before is not None:
+            os.environ[CONFIG_VARIABLE] = before
 
 
 def _warn(

@@ -10,6 +10,10 @@ from demail_hw.address import Address
     [
         ("usbip://server/", Address("usbip", "server")),
         ("usbip://server", Address("usbip", "server")),
+        (
+            "usbips://server/1-1?ca=%2Fetc%2Fca.pem&cert=c.pem&key=k.pem",
+            Address("usbips", "server", selector="1-1", cert="c.pem", key="k.pem", ca="/etc/ca.pem"),
+        ),
         ("usbip://server:1234/", Address("usbip", "server", 1234)),
         ("usbip://[::1]:1234/1-1", Address("usbip", "::1", 1234, "1-1")),
         ("usbip://server/serial=53692013000000", Address("usbip", "server", None, "serial=53692013000000")),

@@ -1,0 +1,154 @@
+"""``demail-hw binding``: the bindings of the configuration, looked at, watched, switched off and on."""
+
+import contextlib
+import datetime
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from demail_hw.cli.output import JsonValue, Report, json_option, printable
+from demail_hw.cli.simulator_process import ended_by_signals
+from demail_hw.config.loading import load_configuration
+from demail_hw.config.schema import BindingConfig
+from demail_hw.errors import HardwareError
+from demail_hw.pin_ledger import state_directory
+from demail_hw.registry import find_readers
+from demail_hw.usbip.binding import BindingEvent, BindingState
+
+if TYPE_CHECKING:
+    from demail_hw_drivers.binding_switch import BindingSwitch
+
+__all__ = ["binding_command"]
+
+_NO_BINDINGS: Final = "the configuration has no bindings"
+_SWITCH: Final = {True: "switched off", False: "on"}
+
+
+@click.group("binding")
+def binding_command() -> None:
+    """The bindings of the configuration: readers on USB servers that are attached to whenever they are needed."""
+
+
+@binding_command.command("status")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@json_option
+def status_command(names: tuple[str, ...], report: Report) -> None:
+    """Tell of each binding whether it is on, and what its server lists now. No device is taken."""
+    configuration = load_configuration()
+    bindings = {name: configuration.binding(name) for name in names or sorted(configuration.bindings)}
+    facts = [_status(name, config) for name, config in bindings.items()]
+    report.show({"bindings": list(facts)}, "\n".join(map(_status_line, facts)) or _NO_BINDINGS)
+
+
+@binding_command.command("watch")
+@click.argument("name")
+@json_option
+def watch_command(name: str, report: Report) -> None:
+    """Attach, stay attached, and tell every event in a line, until Ctrl-C. The reader is held meanwhile."""
+    from demail_hw_drivers.binding_reader import bind
+
+    events: queue.SimpleQueue[BindingEvent] = queue.SimpleQueue()
+    binding = bind(name, load_configuration().binding(name))
+    binding.listen(events.put)
+    keeper = threading.Thread(target=binding.keep, name=f"binding {name}")
+    with ended_by_signals(), contextlib.suppress(KeyboardInterrupt):
+        if binding.status.state is BindingState.OFF:
+            report.show(
+                *_told(name, BindingEvent(time.monotonic(), BindingState.OFF, BindingState.OFF, "It is off."))
+            )
+        keeper.start()
+        try:
+            while True:
+                report.show(*_told(name, events.get()))
+        finally:
+            binding.close()
+            keeper.join()
+
+
+@binding_command.command("off")
+@click.argument("name")
+@json_option
+def off_command(name: str, report: Report) -> None:
+    """Switch a binding off: whoever keeps the device lets it go, and nobody attaches until it is switched on."""
+    _switch_of(name).switch_off(name)
+    report.show({"binding": name, "on": False}, f"{name}: switched off")
+
+
+@binding_command.command("on")
+@click.argument("name")
+@json_option
+def on_command(name: str, report: Report) -> None:
+    """Switch a binding on again."""
+    _switch_of(name).switch_on(name)
+    report.show({"binding": name, "on": True}, f"{name}: on")
+
+
+def _switch_of(name: str) -> "BindingSwitch":
+    load_configuration().binding(name)
+    return _switch()
+
+
+def _switch() -> "BindingSwitch":
+    from demail_hw_drivers.binding_switch import BindingSwitch
+
+    return BindingSwitch(state_directory())
+
+
+def _status(name: str, config: BindingConfig) -> dict[str, JsonValue]:
+    listed, trouble = _listed(config)
+    return {
+        "binding": name,
+        "host": config.host,
+        "device": config.serial or config.vid_pid or config.bus_id,
+        "mode": config.mode.value,
+        "enabled": config.enabled,
+        "on": not _switch().is_off(name),
+        "listed": list(listed),
+        "trouble": trouble,
+    }
+
+
+def _listed(config: BindingConfig) -> tuple[Sequence[str], str | None]:
+    """The free readers that can be the device, and what is in the way."""
+    try:
+        return [info.address for info in find_readers(config.address)], None
+    except HardwareError as error:
+        return (), error.message
+
+
+def _status_line(facts: dict[str, JsonValue]) -> str:
+    switch = _SWITCH[not facts["on"]] if facts["enabled"] else "not enabled"
+    listed = facts["listed"]
+    assert isinstance(listed, list)
+    what = facts["trouble"] or (
+        f"listed: {', '.join(map(str, listed))}" if listed else "not listed: absent or in use"
+    )
+    return printable(f"{facts['binding']}  {facts['mode']}  {switch}  {what}")
+
+
+def _told(name: str, event: BindingEvent) -> tuple[dict[str, JsonValue], str]:
+    return _event_facts(name, event), _event_line(name, event)
+
+
+def _event_facts(name: str, event: BindingEvent) -> dict[str, JsonValue]:
+    return {
+        "binding": name,
+        "at": _moment(event).isoformat(),
+        "before": event.before.value,
+        "state": event.state.value,
+        "reason": event.reason,
+    }
+
+
+def _event_line(name: str, event: BindingEvent) -> str:
+    at = _moment(event).astimezone().isoformat(" ", "seconds")
+    return printable(f"{at}  {name}  {event.state.value}{f'  {event.reason}' if event.reason else ''}")
+
+
+def _moment(event: BindingEvent) -> datetime.datetime:
+    ago = datetime.timedelta(seconds=time.monotonic() - event.at)
+    return datetime.datetime.now(datetime.UTC) - ago

@@ -1,0 +1,97 @@
+"""``demail-hw config``: which configuration counts, and whether it is right."""
+
+import dataclasses
+import enum
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+
+from demail_hw.cli.output import JsonValue, Report, json_option, printable
+from demail_hw.config.loading import Problem, configuration_schema, load_configuration, problems_in, read_text
+from demail_hw.config.place import find_configuration, search_path
+from demail_hw.errors import ConfigurationError
+
+__all__ = ["config_command"]
+
+_NONE: Final = "no configuration: none of these files is there"
+
+
+@click.group("config")
+def config_command() -> None:
+    """Which configuration counts, and whether it is right. Another file: demail-hw --config FILE config ..."""
+
+
+@config_command.command("path")
+@json_option
+def path_command(report: Report) -> None:
+    """Where the configuration is looked for; the first file that is there counts."""
+    found = find_configuration()
+    places = search_path()
+    lines = [f"{'*' if place == found else ' '} {place}" for place in places]
+    facts: dict[str, JsonValue] = {
+        "path": None if found is None else str(found),
+        "searched": [str(place) for place in places],
+    }
+    report.show(facts, "\n".join(lines if found else [_NONE, *lines]))
+
+
+@config_command.command("check")
+@json_option
+def check_command(report: Report) -> None:
+    """Tell everything that is wrong in it, with the lines; exit code 9 then."""
+    found = find_configuration()
+    problems = () if found is None else problems_in(read_text(found))
+    facts: dict[str, JsonValue] = {
+        "path": None if found is None else str(found),
+        "problems": [problem._asdict() for problem in problems],
+    }
+    report.show(facts, _verdict(found, problems))
+    if problems:
+        raise ConfigurationError(
+            f"The configuration {found} is not right.", file=str(found), line=problems[0].line, remedy="Mend it."
+        )
+
+
+@config_command.command("show")
+@json_option
+def show_command(report: Report) -> None:
+    """Show what it says, with what holds where it says nothing."""
+    facts = _plain(dataclasses.asdict(load_configuration()))
+    assert isinstance(facts, dict)
+    report.show(facts, json.dumps(facts, indent=2, ensure_ascii=False))
+
+
+@config_command.command("schema")
+def schema_command() -> None:
+    """Print its JSON schema, which an editor can check with."""
+    click.echo(json.dumps(configuration_schema(), indent=2))
+
+
+def _verdict(found: Path | None, problems: Sequence[Problem]) -> str:
+    if found is None:
+        return _NONE
+    return "\n".join(_line(found, problem) for problem in problems) or f"{found}: all right"
+
+
+def _line(path: Path, problem: Problem) -> str:
+    where = f"{path}:{problem.line}" if problem.line else str(path)
+    key = f"{problem.key}: " if problem.key else ""
+    remedy = f". {problem.remedy}" if problem.remedy else ""
+    return printable(f"{where}: {key}{problem.message}{remedy}")
+
+
+def _plain(value: object) -> JsonValue:
+    match value:
+        case dict():
+            return {str(key): _plain(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_plain(inner) for inner in value]
+        case enum.Enum():
+            return str(value.value)
+        case str() | int() | float() | None:
+            return value
+        case _:
+            return str(value)

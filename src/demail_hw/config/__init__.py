@@ -1,0 +1,32 @@
+"""The configuration: a TOML file with bindings, cards and the server, checked as a whole, secrets only by reference.
+
+The library that checks is imported when a file is read, not with this package.
+"""
+
+from demail_hw.config.loading import configuration_schema, load_configuration, parse_configuration, problems_in
+from demail_hw.config.place import find_configuration, search_path
+from demail_hw.config.schema import (
+    BindingConfig,
+    BindingMode,
+    CardConfig,
+    Configuration,
+    ExportConfig,
+    ServerConfig,
+    TlsConfig,
+)
+
+__all__ = [
+    "BindingConfig",
+    "BindingMode",
+    "CardConfig",
+    "Configuration",
+    "ExportConfig",
+    "ServerConfig",
+    "TlsConfig",
+    "configuration_schema",
+    "find_configuration",
+    "load_configuration",
+    "parse_configuration",
+    "problems_in",
+    "search_path",
+]

@@ -1,0 +1,233 @@
+"""What can stand in a configuration, as frozen values. Imports no library: a program can make them by hand too.
+
+A value that makes no sense is a :class:`FieldError`, which names its field.
+"""
+
+import dataclasses
+import enum
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Final, TypeVar
+
+from demail_hw.address import Address
+from demail_hw.errors import ConfigurationError
+from demail_hw.pin_sources import SOURCES
+from demail_hw.usbip.binding import RetryLimits
+
+__all__ = [
+    "BindingConfig",
+    "BindingMode",
+    "CardConfig",
+    "Configuration",
+    "ExportConfig",
+    "FieldError",
+    "ServerConfig",
+    "TlsConfig",
+]
+
+_MAX_PORT: Final = 0xFFFF
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_VID_PID: Final = re.compile(r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}")
+_BUS_ID: Final = re.compile(r"[0-9]+-[0-9]+(\.[0-9]+)*")
+_RULE: Final = re.compile(r"any|sha256:([0-9a-fA-F]{2}:?){32}|(subject|san):.+")
+_PIN_SOURCE: Final = re.compile(r"prompt:|(file|credential|fd|env|keyring):.+")
+_Value = TypeVar("_Value")
+_SCHEMES: Final = {False: "usbip", True: "usbips"}
+
+
+class FieldError(ValueError):
+    """A value makes no sense. ``field``: whose; ``remedy``: one sentence. Never the value of a PIN."""
+
+    def __init__(self, field: str, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+        self.remedy = remedy
+
+
+class BindingMode(enum.Enum):
+    """``USER``: spoken to by this program, without root. ``KERNEL``: attached to Linux' vhci, for every program."""
+
+    USER = "user"
+    KERNEL = "kernel"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """Who one is in TLS 1.3, and whom one believes: files in PEM.
+
+    ``ca``: the authorities of the other side. A path that is not absolute begins at the configuration's folder.
+    """
+
+    certificate: Path
+    key: Path
+    ca: Path
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BindingConfig:
+    """A device on a USB server: the only reader there, or the one with this ``serial``, ``vid_pid`` or ``bus_id``.
+
+    A bus id names a socket of the server and not a device. ``port``: 3240, or 3241 with TLS, unless it is said.
+    """
+
+    host: str
+    port: int | None = None
+    serial: str | None = None
+    vid_pid: str | None = None
+    bus_id: str | None = None
+    mode: BindingMode = BindingMode.USER
+    enabled: bool = True
+    tls: TlsConfig | None = None
+    retry: RetryLimits = dataclasses.field(default_factory=RetryLimits)
+
+    def __post_init__(self) -> None:
+        _require_host(self.host)
+        if self.port is not None:
+            _require_port(self.port)
+        if self.serial is not None and not self.serial:
+            raise FieldError("serial", "it is empty")
+        _require_form("vid_pid", self.vid_pid, _VID_PID, "four hexadecimal digits, a colon, four more: 04e6:5710")
+        _require_form("bus_id", self.bus_id, _BUS_ID, "written as in 1-1 or 2-1.4")
+        named = [name for name in ("serial", "vid_pid", "bus_id") if getattr(self, name) is not None]
+        if len(named) > 1:
+            raise FieldError(named[1], f"the device is named by {named[0]} already", "Keep one of them.")
+
+    @property
+    def address(self) -> Address:
+        """Where the device is, as ``usbip:`` or ``usbips:``."""
+        selector = f"serial={self.serial}" if self.serial else self.vid_pid or self.bus_id or ""
+        address = Address(_SCHEMES[self.tls is not None], self.host, self.port, selector)
+        if self.tls is None:
+            return address
+        tls = self.tls
+        return dataclasses.replace(address, cert=str(tls.certificate), key=str(tls.key), ca=str(tls.ca))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ExportConfig:
+    """A device that the server exports. ``device``: its reader address. ``allow``: whose certificates may import it:
+    ``sha256:FINGERPRINT``, ``subject:NAME``, ``san:NAME`` or ``any``; empty for whoever reaches the server."""
+
+    device: str
+    allow: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _parse_address("device", self.device)
+        for rule in self.allow:
+            _require_form("allow", rule, _RULE, "sha256:FINGERPRINT, subject:NAME, san:NAME or any")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """A USB server. It listens on this machine alone unless a ``host`` is said; ``port``: 3240, or 3241 with TLS."""
+
+    host: str = "127.0.0.1"
+    port: int | None = None
+    tls: TlsConfig | None = None
+    exports: tuple[ExportConfig, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require_host(self.host)
+        if self.port is not None:
+            _require_port(self.port)
+        if self.tls is None and any(export.allow for export in self.exports):
+            raise FieldError(
+                "exports", "allow names certificates, and without tls nobody shows one", "Add [server.tls]."
+            )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CardConfig:
+    """A card. ``reader``: a reader address. ``iccsn``: the card that is demanded. ``pin``: its PIN's source."""
+
+    reader: str
+    iccsn: str | None = None
+    pin: str | None = dataclasses.field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        address = _parse_address("reader", self.reader)
+        if self.iccsn is not None:
+            if address.card is not None:
+                raise FieldError("iccsn", "the reader's address demands a card already", "Keep one of them.")
+            try:
+                _ = self.address
+            except ValueError:
+                raise FieldError("iccsn", "it is the serial number of a card, as a rule 20 digits") from None
+        if self.pin is not None:
+            _require_pin_source(self.pin)
+
+    @property
+    def address(self) -> Address:
+        """The reader, with the card that is demanded."""
+        if self.iccsn is None:
+            return Address.parse(self.reader)
+        return Address.parse(f"{self.reader}{'&' if '?' in self.reader else '?'}card={self.iccsn}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Configuration:
+    """A whole configuration; without arguments, an empty one. ``bindings`` and ``cards`` by their names."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
+
+    bindings: dict[str, BindingConfig] = dataclasses.field(default_factory=dict)
+    server: ServerConfig | None = None
+    cards: dict[str, CardConfig] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for table in ("bindings", "cards"):
+            for name in getattr(self, table):
+                if not _NAME.fullmatch(name):
+                    raise FieldError(table, f"{name!r} is no name", "Use letters, digits, dots, - and _.")
+
+    def binding(self, name: str) -> BindingConfig:
+        """The binding of this name. :class:`~demail_hw.errors.ConfigurationError` if there is none."""
+        return _named(self.bindings, name, "binding")
+
+    def card(self, name: str) -> CardConfig:
+        """The card of this name. :class:`~demail_hw.errors.ConfigurationError` if there is none."""
+        return _named(self.cards, name, "card")
+
+
+def _named(table: Mapping[str, _Value], name: str, what: str) -> _Value:
+    if name in table:
+        return table[name]
+    known = ", ".join(sorted(table)) or "none"
+    raise ConfigurationError(
+        f"The configuration has no {what} {name!r}; it has {known}.",
+        remedy=f"Add [{what}s.{name}], or see which file counts: demail-hw config path.",
+    )
+
+
+def _require_host(host: str) -> None:
+    if not host or set(host) & set(" /?#@"):
+        raise FieldError("host", "it is the name or the address of a machine")
+
+
+def _require_port(port: int) -> None:
+    if not 0 < port <= _MAX_PORT:
+        raise FieldError("port", f"it is a number from 1 to {_MAX_PORT}")
+
+
+def _require_form(field: str, value: str | None, form: re.Pattern[str], meaning: str) -> None:
+    if value is not None and not form.fullmatch(value):
+        raise FieldError(field, f"it is {meaning}")
+
+
+def _parse_address(field: str, text: str) -> Address:
+    try:
+        return Address.parse(text)
+    except ValueError as error:
+        raise FieldError(field, str(error)) from None
+
+
+def _require_pin_source(text: str) -> None:
+    """The text may be a PIN that somebody wrote there: it is never repeated."""
+    named = bool(_PIN_SOURCE.fullmatch(text))
+    relative = text.startswith("file:") and not Path(text.removeprefix("file:")).is_absolute()
+    del text
+    if not named:
+        raise FieldError("pin", "it is no PIN source", f"Use {SOURCES}; never the PIN itself.")
+    if relative:
+        raise FieldError("pin", "the path of a PIN file is absolute", "Write file:/ and what follows.")

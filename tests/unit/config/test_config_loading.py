@@ -1,0 +1,265 @@
+"""What a configuration says, and what is told of a wrong one."""
+
+import pathlib
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from demail_hw.address import Address
+from demail_hw.config import (
+    BindingConfig,
+    BindingMode,
+    CardConfig,
+    Configuration,
+    ExportConfig,
+    ServerConfig,
+    TlsConfig,
+    configuration_schema,
+    load_configuration,
+    parse_configuration,
+    problems_in,
+)
+from demail_hw.errors import ConfigurationError
+from demail_hw.usbip.binding import RetryLimits
+
+WHOLE = """
+[bindings.office]
+host = "usb-server.example"
+port = 3241
+serial = "53692013000000"
+mode = "kernel"
+enabled = false
+tls = { certificate = "me.pem", key = "/keys/me.key", ca = "ca.pem" }
+retry = { first = 1, longest = 30.5, attempts = 7 }
+
+[server]
+host = "0.0.0.0"
+tls = { certificate = "s.pem", key = "s.key", ca = "ca.pem" }
+
+[[server.exports]]
+device = "sim:netkey3"
+allow = ["subject:CN=gateway"]
+
+[cards.mail]
+reader = "binding:office?reader=1"
+iccsn = "8949 0173510080407136"
+pin = "credential:demail-pin"
+"""
+
+
+def test_a_whole_one() -> None:
+    tls = TlsConfig(pathlib.Path("/etc/x/me.pem"), pathlib.Path("/keys/me.key"), pathlib.Path("/etc/x/ca.pem"))
+    served = TlsConfig(pathlib.Path("/etc/x/s.pem"), pathlib.Path("/etc/x/s.key"), pathlib.Path("/etc/x/ca.pem"))
+    limits = RetryLimits(first=1, longest=30.5, attempts=7)
+    assert parse_configuration(WHOLE, file=pathlib.Path("/etc/x/config.toml")) == Configuration(
+        bindings={
+            "office": BindingConfig(
+                "usb-server.example",
+                3241,
+                serial="53692013000000",
+                mode=BindingMode.KERNEL,
+                enabled=False,
+                tls=tls,
+                retry=limits,
+            )
+        },
+        server=ServerConfig("0.0.0.0", tls=served, exports=(ExportConfig("sim:netkey3", ("subject:CN=gateway",)),)),
+        cards={"mail": CardConfig("binding:office?reader=1", "8949 0173510080407136", "credential:demail-pin")},
+    )
+
+
+def test_nothing_is_a_configuration_too() -> None:
+    assert parse_configuration("") == Configuration()
+
+
+@pytest.mark.parametrize(
+    ("device", "address"),
+    [
+        ("", "usbip://h/"),
+        ('serial = "S 1"', "usbip://h/serial=S%201"),
+        ('vid_pid = "04e6:5710"\nport = 99', "usbip://h:99/04e6:5710"),
+        ('bus_id = "1-1.4"', "usbip://h/1-1.4"),
+        (
+            'tls = { certificate = "/c", key = "/k", ca = "/a" }',
+            "usbips://h/?ca=%2Fa&cert=%2Fc&key=%2Fk",
+        ),
+    ],
+)
+def test_a_binding_is_an_address(device: str, address: str) -> None:
+    binding = parse_configuration(f'[bindings.a]\nhost = "h"\n{device}').binding("a")
+    assert str(binding.address) == address
+    assert Address.parse(address) == binding.address
+
+
+def test_a_card_demands_itself() -> None:
+    card = parse_configuration(WHOLE).card("mail")
+    assert (card.address.card, card.address.reader) == ("89490173510080407136", "1")
+    assert CardConfig("sim:netkey3").address == Address.parse("sim:netkey3")
+
+
+BINDING = '[bindings.a]\nhost = "h"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message", "remedy"),
+    [
+        ("a = ", 1, "this is no TOML", "toml.io"),
+        ("x = 1\nx = 2", 2, "this is no TOML", "toml.io"),
+        ("\n[binding.a]", 2, "binding: there is no such key", "Did you mean bindings?"),
+        (BINDING + 'prt = "1"', 3, "bindings.a.prt: there is no such key", "Did you mean port?"),
+        (BINDING + "retry.busi = 1", 3, "bindings.a.retry.busi: there is no such key", "Did you mean busy?"),
+        (BINDING + "qqq = 1", 3, "bindings.a.qqq: there is no such key", "Known there: bus_id, enabled, host, mode"),
+        ("[bindings.a]\nport = 1", 1, "bindings.a.host: it is missing", ""),
+        (BINDING + 'port = "3240"', 3, "bindings.a.port: it is a whole number", ""),
+        (BINDING + "port = 70000", 3, "bindings.a.port: it is a number from 1 to 65535", ""),
+        (BINDING + "port = true", 3, "bindings.a.port: it is a whole number", ""),
+        (BINDING + "enabled = 1", 3, "bindings.a.enabled: it is true or false", ""),
+        (BINDING + 'mode = "root"', 3, "bindings.a.mode: it is 'user' or 'kernel'", ""),
+        (BINDING + "serial = 2026-01-01", 3, "bindings.a.serial: it is a text in quotes", ""),
+        (BINDING + 'serial = ""', 3, "bindings.a.serial: it is empty", ""),
+        (BINDING + 'vid_pid = "4e6"', 3, "bindings.a.vid_pid: it is four hexadecimal digits", ""),
+        (BINDING + 'bus_id = "a"', 3, "bindings.a.bus_id: it is written as in 1-1", ""),
+        (BINDING + 'serial = "1"\nbus_id = "1-1"', 4, "bindings.a.bus_id: the device is named by serial", "Keep one"),
+        (BINDING + "retry.first = -1", 3, "bindings.a.retry: first is more than 0", ""),
+        (BINDING + "tls = 3", 3, "bindings.a.tls: it is a table", ""),
+        (BINDING + 'tls.certificate = "c"\ntls.key = "k"', 3, "bindings.a.tls.ca: it is missing", ""),
+        ('[bindings."../x"]\nhost = "h"', 1, "bindings: '../x' is no name", "Use letters"),
+        ('[bindings.a]\nhost = "a/b"', 2, "bindings.a.host: it is the name or the address", ""),
+        ("bindings = 3", 1, "bindings: it is a table", ""),
+        ('[server]\nexports = "x"', 2, "server.exports: it is a list in brackets", ""),
+        ('[server]\n[[server.exports]]\ndevice = "d"', 3, "server.exports[0].device: 'd' is no reader address", ""),
+        (
+            '[[server.exports]]\ndevice = "sim:a"\n[[server.exports]]\ndevice = "sim:b"\nalow = []',
+            5,
+            "server.exports[1].alow: there is no such key",
+            "Did you mean allow?",
+        ),
+        (
+            '[server]\n[[server.exports]]\ndevice = "sim:a"\nallow = ["any"]',
+            2,
+            "server.exports: allow names certificates",
+            "[server.tls]",
+        ),
+        (
+            '[server]\n[[server.exports]]\ndevice = "sim:a"\nallow = ["any", "CN=x"]',
+            4,
+            "server.exports[0].allow: it is sha256:FINGERPRINT, subject:NAME",
+            "",
+        ),
+        ('[cards.a]\nreader = "sim:a"\niccsn = "xyz"', 3, "cards.a.iccsn: it is the serial number of a card", ""),
+        ('[cards.a]\nreader = "sim:a?card=12"\niccsn = "34"', 3, "cards.a.iccsn: the reader's address demands", ""),
+        ('[cards.a]\nreader = "sim:a"\npin = "file:pin"', 3, "cards.a.pin: the path of a PIN file is absolute", ""),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(text: str, line: int, message: str, remedy: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_configuration(text, file=pathlib.Path("/etc/x.toml"))
+
+    error = caught.value
+    assert (error.file, error.line) == ("/etc/x.toml", line)
+    assert error.message.startswith(f"/etc/x.toml, line {line}: {message}")
+    assert remedy in error.remedy
+    assert error.remedy
+    assert pickle.loads(pickle.dumps(error)).line == line
+
+
+def test_every_problem_is_found_in_the_order_of_the_lines() -> None:
+    text = '[cards.a]\npin = 1\n[bindings.b]\nport = "x"\n'
+    assert [(problem.line, problem.key) for problem in problems_in(text)] == [
+        (1, "cards.a.reader"),
+        (2, "cards.a.pin"),
+        (3, "bindings.b.host"),
+        (4, "bindings.b.port"),
+    ]
+    with pytest.raises(ConfigurationError, match=r"and 3 more"):
+        parse_configuration(text)
+
+
+@pytest.mark.parametrize("pin", ['"918273"', "918273", '"pin:918273"', '"file:918273"', '"918273', "[918273]"])
+def test_a_pin_in_the_file_is_refused_and_never_shown(pin: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_configuration(f'[cards.a]\nreader = "sim:netkey3"\npin = {pin}')
+
+    error: BaseException | None = caught.value
+    assert caught.value.line == 3
+    while error is not None:
+        assert "918273" not in f"{error} {error!r} {error.args} {vars(error)}"
+        error = error.__cause__ or error.__context__
+
+
+def test_a_card_does_not_show_its_pin_source() -> None:
+    assert "credential" not in repr(parse_configuration(WHOLE))
+
+
+def test_a_name_that_is_not_there() -> None:
+    with pytest.raises(ConfigurationError, match=r"no binding 'x'; it has office"):
+        parse_configuration(WHOLE).binding("x")
+    with pytest.raises(ConfigurationError, match=r"no card 'x'; it has none"):
+        Configuration().card("x")
+
+
+# --- Files -----------------------------------------------------------------------------------------------------
+
+
+def written(path: pathlib.Path, text: str = BINDING) -> pathlib.Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o644)
+    return path
+
+
+def test_the_first_file_counts(tmp_path: pathlib.Path) -> None:
+    home = {"HOME": str(tmp_path)}
+    assert load_configuration(environment={"XDG_CONFIG_HOME": str(tmp_path / "none")}) == Configuration()
+    written(tmp_path / ".config/demail-hw/config.toml", '[bindings.home]\nhost = "h"')
+    assert list(load_configuration(environment=home).bindings) == ["home"]
+    written(tmp_path / "xdg/demail-hw/config.toml", '[bindings.xdg]\nhost = "h"')
+    xdg = {**home, "XDG_CONFIG_HOME": str(tmp_path / "xdg")}
+    assert list(load_configuration(environment=xdg).bindings) == ["xdg"]
+    named = written(tmp_path / "named.toml", '[bindings.named]\nhost = "h"')
+    assert list(load_configuration(environment={**xdg, "DEMAIL_HW_CONFIG": str(named)}).bindings) == ["named"]
+    assert list(load_configuration(named, environment=xdg).bindings) == ["named"]
+
+
+def test_a_named_file_that_is_not_there(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ConfigurationError, match="is not there") as caught:
+        load_configuration(environment={"DEMAIL_HW_CONFIG": str(tmp_path / "none.toml")})
+    assert caught.value.file == str(tmp_path / "none.toml")
+    with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
+        load_configuration(tmp_path / "none.toml")
+
+
+def test_a_file_that_everybody_may_write(tmp_path: pathlib.Path) -> None:
+    path = written(tmp_path / "config.toml")
+    path.chmod(0o666)
+    with pytest.raises(ConfigurationError, match="Everybody may write") as caught:
+        load_configuration(path)
+    assert caught.value.remedy == f"chmod o-w {path}"
+
+
+def test_a_file_that_is_no_text_or_too_long(tmp_path: pathlib.Path) -> None:
+    path = written(tmp_path / "config.toml")
+    path.write_bytes(b"# \xff")
+    with pytest.raises(ConfigurationError, match="UTF-8"):
+        load_configuration(path)
+    path.write_bytes(b"#" * ((1 << 16) + 1))
+    with pytest.raises(ConfigurationError, match="longer than 64 KiB"):
+        load_configuration(path)
+    with pytest.raises(ConfigurationError, match="Is a directory"):
+        load_configuration(tmp_path)
+
+
+def test_the_schema_knows_every_table() -> None:
+    schema = configuration_schema()
+    assert sorted(schema["properties"]) == ["bindings", "cards", "server"]
+    assert schema["additionalProperties"] is False
+    assert all(table["additionalProperties"] is False for table in schema["$defs"].values() if "properties" in table)
+
+
+def test_the_library_that_checks_is_imported_only_when_a_file_is_read() -> None:
+    imports = "import sys, demail_hw, demail_hw.config, demail_hw.cli.main"
+    code = f"{imports}; print([name for name in sys.modules if 'pydantic' in name])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout.strip() == "[]"
