@@ -17,10 +17,13 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypeAlias
 
 from demail_hw.address import Address
-from demail_hw.identity import Identity, KeyRole
+
+if TYPE_CHECKING:
+    # Behind it is cryptography, which who carries bytes does without.
+    from demail_hw.identity import Identity, KeyRole
 
 __all__ = [
     "Buffer",
@@ -404,11 +407,11 @@ class KeyProvider(Protocol):
     A context manager; its identities can be used until it is closed.
     """
 
-    def identities(self) -> Sequence[Identity]:
+    def identities(self) -> "Sequence[Identity]":
         """Every key that has a certificate."""
         ...
 
-    def identity(self, role: KeyRole | str) -> Identity:
+    def identity(self, role: "KeyRole | str") -> "Identity":
         """The key of this role, which its name names as well. ``ValueError`` if there is no such role.
 
         Errors: :class:`~demail_hw.errors.KeyNotFound` if there is no such key.
