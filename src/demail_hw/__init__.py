@@ -16,6 +16,7 @@ from demail_hw.errors import HardwareError
 from demail_hw.identity import Identity, KeyRole
 from demail_hw.interfaces import KeyProvider, Timeouts
 from demail_hw.keys.provider import open_provider
+from demail_hw.reader_watch import ReaderEvent, WatchEvent, watch_readers
 from demail_hw.secrets import Pin, PinSource
 from demail_hw.tcos.layout import PinName
 from demail_hw.traces.files import FileTracer
@@ -29,6 +30,9 @@ __all__ = [
     "Pin",
     "PinName",
     "PinSource",
+    "ReaderEvent",
     "Timeouts",
+    "WatchEvent",
     "open_provider",
+    "watch_readers",
 ]

@@ -337,11 +337,13 @@ class ReaderDriver(Protocol):
 
 
 class PinOperation(enum.Enum):
-    """What a PIN is sent for (ISO 7816-4, 11.5)."""
+    """What a PIN is sent for (ISO 7816-4, 11.5). An unblocking is noted as ``UNBLOCK`` of the PIN that gets a new
+    value, and as ``UNBLOCK_ANOTHER`` of the one that the card compares."""
 
     VERIFY = "verify"
     CHANGE = "change"
     UNBLOCK = "unblock"
+    UNBLOCK_ANOTHER = "unblock another"
     INITIALIZE = "initialize"
 
 
@@ -358,13 +360,15 @@ class PinRecord:
     """What a ledger knows of a PIN: nothing from which it could be guessed.
 
     ``at``: when it was noted, with a time zone. ``retries_left``: the counter before the command, if it
-    was told and can prove later what became of it; after a refusal, what the card said with it.
+    was told and can prove later what became of it; after a refusal, what the card said with it. ``unsettled``: the
+    change or unblocking before it whose end is not known either, as long as no accepted PIN has settled which counts.
     """
 
     state: PinRecordState
     operation: PinOperation
     at: datetime.datetime
     retries_left: int | None
+    unsettled: "PinRecord | None" = None
 
 
 class PinPage(Protocol):
@@ -385,6 +389,12 @@ class PinPage(Protocol):
 
 class PinLedger(Protocol):
     """Where the PIN guard writes before it sends. Cards are named by their ICCSN."""
+
+    @property
+    def state_dir(self) -> str | None:
+        """The folder that a person has to name to the command line (``--state-dir``) for this ledger; None where the
+        command line finds it itself, or cannot."""
+        ...
 
     def records(self, card: str) -> Mapping[str, PinRecord]:
         """What is known of a card's PINs now. :class:`~demail_hw.errors.PinRefused` if it cannot be read."""

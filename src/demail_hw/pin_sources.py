@@ -39,6 +39,7 @@ __all__ = [
     "FilePinSource",
     "KeyringPinSource",
     "PromptPinSource",
+    "need_terminal",
     "parse_pin_source",
 ]
 
@@ -117,7 +118,11 @@ def _read_file(path: Path, *, forbidden: int) -> Pin:
 
 def _check_file(path: Path, status: os.stat_result, forbidden: int) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise ConfigurationError(f"The PIN file {path} is not a regular file.", file=str(path))
+        raise ConfigurationError(
+            f"The PIN file {path} is not a regular file.",
+            file=str(path),
+            remedy="Name the file itself: file:PATH; of a pipe hand over the descriptor: fd:N.",
+        )
     if status.st_mode & forbidden:
         raise ConfigurationError(
             f"The PIN file {path} has mode {stat.S_IMODE(status.st_mode):04o}: others may read it.",
@@ -242,7 +247,9 @@ class DescriptorPinSource:
 def _take(number: int) -> int:
     """The same file under a number of our own, which is none of the first three and which no child inherits."""
     if fcntl is None:
-        raise ConfigurationError("The PIN source fd: needs fcntl(2), which this system does not have.")
+        raise ConfigurationError(
+            "The PIN source fd: needs fcntl(2), which this system does not have.", remedy="Use file: there."
+        )
     try:
         taken = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _STANDARD_DESCRIPTORS.stop)
     except OSError as error:
@@ -314,11 +321,7 @@ class PromptPinSource:
 
     def read(self) -> Pin:
         """What was typed, without echo. :class:`~demail_hw.errors.PinRequired` without a terminal."""
-        if sys.stdin is None or not sys.stdin.isatty():
-            raise PinRequired(
-                "The PIN was to be asked for, but there is no terminal.",
-                remedy="Use file: or credential: in a service.",
-            )
+        need_terminal()
         try:
             typed = getpass.getpass(self._prompt)
         except EOFError as error:
@@ -326,6 +329,15 @@ class PromptPinSource:
         if not typed:
             raise PinRequired("No PIN was typed.", remedy="Type it.")
         return _to_pin(typed)
+
+
+def need_terminal() -> None:
+    """:class:`~demail_hw.errors.PinRequired` where there is nobody who could type a PIN."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise PinRequired(
+            "The PIN was to be asked for, but there is no terminal.",
+            remedy="Use file: or credential: in a service.",
+        )
 
 
 def _to_pin(text: str) -> Pin:
@@ -382,12 +394,18 @@ def _was_inherited(number: int) -> bool:
 
 def _plain_name(name: str) -> str:
     if "/" in name or name in {".", ".."}:
-        raise ConfigurationError("A credential's name has no slash.")
+        raise ConfigurationError(
+            "A credential's name has no slash.",
+            remedy="Name it as LoadCredential= does, without its folder: credential:NAME.",
+        )
     return name
 
 
 def _parse_keyring(rest: str) -> KeyringPinSource:
     service, slash, user = rest.rpartition("/")
     if not slash or not service or not user:
-        raise ConfigurationError("A keyring source is written keyring:SERVICE/USER.")
+        raise ConfigurationError(
+            "A keyring source is written keyring:SERVICE/USER.",
+            remedy="Name service and user as keyring set SERVICE USER did, with a slash between them.",
+        )
     return KeyringPinSource(service, user)

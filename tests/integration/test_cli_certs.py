@@ -26,7 +26,7 @@ from demail_hw.cli.exit_codes import ExitCode
 from demail_hw.errors import CardRemoved
 from demail_hw.interfaces import ExportedDevice, Reader, Timeouts
 from demail_hw.keys.card_session import CardSession
-from demail_hw.keys.certificates import unwrap, wrap
+from demail_hw.keys.certificate_file import unwrap, wrap
 from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.registry import open_reader
 from demail_hw.tcos.layout import StorageForm
@@ -200,8 +200,12 @@ def test_import_and_erase(card: SimulatedTcosCard, uri: str, certificate: Path, 
     options = ("--form", form) if form else ()
     done = run("certs", "import", uri, certificate, "--key", "signature", "--pin", pin, "--yes", *options)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == b"NKS/4331 holds the certificate CN=imported now; it was read back.\n"
-    assert done.stderr == b""
+    told = done.stdout.decode().splitlines()
+    assert told[0] == "NKS/4331 holds the certificate CN=imported now; it was read back."
+    assert told[1].startswith("The NetKey signature key is used with CN=imported (serial number 1267, until ")
+    assert "from now on; before with CN=Beispiel GmbH (TEST) signature," in told[1]
+    assert done.stderr.startswith(b"demail-hw: warning: The card does not hold the certificate of the issuer CN=some")
+    assert len(done.stderr.splitlines()) == 1
     assert ef(card).content.startswith(wrap(DER, StorageForm(form or "container")))
     assert run("certs", "export", uri, "--file", "4331").stdout == pem(IMPORTED)
     again = good("certs", "import", uri, certificate, "--file", "4331", "--pin", pin, "--yes", *options)
@@ -209,6 +213,8 @@ def test_import_and_erase(card: SimulatedTcosCard, uri: str, certificate: Path, 
     erased = good("certs", "erase", uri, "--file", "4331", "--pin", pin, "--yes")
     assert erased["done"] is True
     assert erased["before"]["subject"] == "CN=imported"
+    assert erased["identity"]["before"]["subject"] == "CN=imported"
+    assert erased["identity"]["after"]["subject"].startswith("CN=Beispiel GmbH (TEST) signature,")
     assert set(ef(card).content) == {0xFF}
     assert card.instructions[UPDATE] == WRITES + WRITES - 1
 
@@ -224,6 +230,10 @@ def test_a_dry_run_says_what_would_be_written_and_asks_for_nothing(
     assert lines[0] == (
         f"NKS/4331 gets the certificate CN=imported (container, {length} of 2048 bytes); now it holds: empty."
     )
+    assert "CN=imported (serial number 1267, until " in lines[1]
+    assert "from then on; before with CN=Beispiel GmbH (TEST) signature," in lines[1]
+    assert b"does not hold the certificate of the issuer CN=somebody else" in done.stderr
+    del lines[1]
     assert lines[1:4] == [
         "  UPDATE BINARY at 0: 1 bytes", "  UPDATE BINARY at 1: 255 bytes", "  UPDATE BINARY at 256: 255 bytes",
     ]  # fmt: skip
@@ -302,8 +312,8 @@ def test_without_a_terminal_nothing_is_written_unasked(
 def test_at_a_terminal_it_asks(card: SimulatedTcosCard, uri: str, certificate: Path) -> None:
     words = command("certs", "import", uri, certificate, "--key", "signature", "--pin", "prompt:")
     code, shown = at_terminal(words, [("Go on? [y/N]: ", "n")])
-    assert code != 0
-    assert "Nothing was written." in shown
+    assert code == ExitCode.DECLINED
+    assert "Nothing was done." in shown
     assert card.instructions[VERIFY] == 0
     code, shown = at_terminal(words, [("Go on? [y/N]: ", "y"), ("PIN: ", PIN)])
     assert code == 0, shown
@@ -377,6 +387,32 @@ def test_other_refusals(uri: str, certificate: Path, pin: str) -> None:
         assert PIN.encode() not in done.stderr
 
 
+def test_a_certificate_is_not_taken_twice(card: SimulatedTcosCard, uri: str, certificate: Path, pin: str) -> None:
+    put(card, wrap(DER, StorageForm.CONTAINER), 0x4332)
+    arguments = ("certs", "import", uri, certificate, "--key", "signature", "--pin", pin)
+    for option in ("--yes", "--dry-run"):
+        done = run(*arguments, option)
+        assert (done.returncode, done.stdout.decode().splitlines()[0]) == (
+            0,
+            "NKS/4332 holds this certificate already; nothing was written.",
+        )
+    assert card.instructions[UPDATE] == card.instructions[VERIFY] == 0
+
+
+def test_signing_with_an_expired_certificate_warns(
+    card: SimulatedTcosCard, uri: str, pin: str, tmp_path: Path
+) -> None:
+    expired = issue(public_key(), first_day=-2, last_day=-1, name="a\x1bb")
+    put(card, expired.public_bytes(Encoding.DER))
+    message = tmp_path / "message"
+    message.write_bytes(b"a message\r\n")
+    for options in (("--format", "raw"), ("--opaque",), ("--outform", "der")):
+        done = run("sign", uri, message, "--key", "signature", "--pin", pin, "-o", tmp_path / "signed", *options)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count(b"The certificate of the NetKey signature key expired at ") == 1
+        assert rb"signed by CN=a\x1bb" in done.stdout
+
+
 # --- csr
 
 
@@ -400,11 +436,40 @@ def test_csr(card: SimulatedTcosCard, uri: str, tmp_path: Path, pin: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "options", [("--subject", "Poststelle"), ("--subject", ""), ("--subject", "CN=a", "--dns", "köln.example"), ()]
+    "options",
+    [
+        ("--subject", "Poststelle"),
+        ("--subject", ""),
+        ("--subject", "CN=a", "--dns", "köln.example"),
+        ("--subject", "CN=a", "--email", "a b@c"),
+        (),
+    ],
 )
 def test_csr_refused_before_the_card_is_asked(options: tuple[str, ...]) -> None:
     done = run("csr", "usbip://127.0.0.1:1/", "--key", "signature", "--pin", "prompt:", *options)
     assert done.returncode == ExitCode.USAGE, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("subject", "told"),
+    [
+        ("Poststelle", "'Poststelle'"),
+        ("CN=a,XYZ=b", "'XYZ=b'"),
+        ("CN=a,C=Germany", "'C=Germany': Attribute's length"),
+        ("CN=a,,O=b", "between two commas is empty"),
+        ("", "empty"),
+    ],
+)
+def test_what_is_wrong_with_a_subject_is_said(subject: str, told: str) -> None:
+    done = run("csr", "usbip://127.0.0.1:1/", "--key", "signature", "--pin", "prompt:", "--subject", subject)
+    assert told in done.stderr.decode()
+    assert b"()" not in done.stderr
+
+
+def test_the_help_of_csr_has_an_example() -> None:
+    shown = run("csr", "--help").stdout.decode()
+    assert "--subject 'CN=Poststelle,O=Beispiel GmbH,C=DE'" in shown
+    assert "RFC 4514" in shown
 
 
 # --- the reader cuts it off

@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 
+from demail_hw import open_provider
 from demail_hw.cli.exit_codes import ExitCode
+from demail_hw.errors import PinIncorrect, PinRefused
 from demail_hw_drivers.usbip_server import UsbIpServer
 from demail_hw_simulators.card.card import SimulatedTcosCard
 from demail_hw_simulators.card.personalities import open_card
@@ -51,9 +55,17 @@ def tries(card: SimulatedTcosCard, reference: int = 0) -> int:
     return card.file_system.root.pins[reference].tries
 
 
+def place_of(uri: str) -> str:
+    """The card and the reader, as they are told."""
+    card = json.loads(run("card", "info", uri, "--json").stdout)
+    reader = card["reader"]
+    return f"card {card['card']['serial']} in the reader {reader['name']} ({reader['serial']})"
+
+
 def test_status_is_sentences_and_facts(uri: str) -> None:
     text = run("pin", "status", uri)
     assert (text.returncode, text.stderr) == (0, "")
+    assert text.stdout.startswith(f"The {place_of(uri)}:\n")
     assert "global  3 tries are left.\n" in text.stdout
     facts = json.loads(run("pin", "status", uri, "--json").stdout)["pins"]
     assert facts[0] == {
@@ -131,8 +143,10 @@ def test_only_a_person_spends_the_last_tries_and_the_last_one_after_a_question(
     assert "person at the terminal" in script.stderr
     card.file_system.root.pins[0].tries = 1
     code, shown = at_terminal(command("pin", "verify", uri, "--keep", "0"), [("Go on? [y/N]: ", "n")])
-    assert (code, tries(card)) == (130, 1), shown
-    assert "last try" in shown
+    assert (code, tries(card)) == (ExitCode.DECLINED, 1), shown
+    assert f"The {place_of(uri)}: its PIN global has its last try left" in shown
+    assert shown.endswith("Nothing was done.\n")
+    assert "interrupted" not in shown
     dialog = [("Go on? [y/N]: ", "y"), ("PIN global (1 try left): ", OLD)]
     code, shown = at_terminal(command("pin", "verify", uri, "--keep", "0"), dialog)
     assert (code, tries(card)) == (0, 3), shown
@@ -183,13 +197,159 @@ def test_a_first_pin(card: SimulatedTcosCard, uri: str, tmp_path: Path) -> None:
     assert "not the NullPIN" in again.stderr
 
 
-@pytest.mark.parametrize("what", ["change", "unblock"])
+@pytest.mark.parametrize("what", ["verify", "change", "unblock"])
 def test_a_dry_run_sends_nothing_and_asks_nobody(card: SimulatedTcosCard, uri: str, what: str) -> None:
-    done = run("pin", what, uri, "--dry-run")
-    assert done.returncode == 0
-    assert "Nothing was sent." in done.stdout
+    code, shown = at_terminal(command("pin", what, uri, "--dry-run"), [])
+    assert code == 0, shown
+    assert "Nothing was sent." in shown
+    assert card.instructions.keys().isdisjoint({0x24, 0x2C})
     card.file_system.root.pins[0].tries = card.file_system.root.pins[1].tries = 1
-    assert run("pin", what, uri, "--dry-run").returncode == ExitCode.PIN
+    assert at_terminal(command("pin", what, uri, "--dry-run"), [])[0] == ExitCode.PIN
+
+
+DEEDS = {
+    "verify": ("--pin",),
+    "change": ("--pin", "--new"),
+    "unblock": ("--puk", "--new"),
+    "initialize": ("--new",),
+}
+each_source = pytest.mark.parametrize(
+    ("card", "what", "option"),
+    [
+        ("netkey3-fresh" if what == "initialize" else "netkey3", what, option)
+        for what, options in DEEDS.items()
+        for option in options
+    ],
+    indirect=["card"],
+)
+
+
+def deed(what: str, uri: str, folder: Path, **others: str) -> tuple[str, ...]:
+    """A dry run with good sources but for the others."""
+    good = {"--pin": pin_file(folder, OLD), "--puk": pin_file(folder, PUK), "--new": pin_file(folder, NEW)}
+    sources = {option: others.get(option, good[option]) for option in DEEDS[what]}
+    return ("pin", what, uri, "--dry-run", *(word for pair in sources.items() for word in pair))
+
+
+@each_source
+def test_a_dry_run_finds_what_is_wrong_with_a_source(uri: str, tmp_path: Path, what: str, option: str) -> None:
+    assert run(*deed(what, uri, tmp_path)).returncode == 0
+    missing, short = f"file:{tmp_path / 'none'}", pin_file(tmp_path, "123")
+    loose = pin_file(tmp_path, OLD)
+    Path(loose.removeprefix("file:")).chmod(0o644)
+    for source, code, said in (
+        (missing, ExitCode.PIN, "cannot be read"),
+        (short, ExitCode.PIN, "nothing was sent"),
+        (loose, ExitCode.CONFIGURATION, "others may read it"),
+        ("prompt:", ExitCode.PIN, "no terminal"),
+    ):
+        done = run(*deed(what, uri, tmp_path, **{option: source}))
+        assert done.returncode == code, done
+        assert said in done.stderr
+
+
+@each_source
+def test_a_dry_run_finds_a_ledger_that_cannot_be_written(uri: str, tmp_path: Path, what: str, option: str) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.write_text("no folder")
+    (tmp_path / "pins").mkdir()
+    done = run("--state-dir", str(blocked / "state"), *deed(what, uri, tmp_path / "pins"))
+    assert done.returncode == ExitCode.PIN
+    assert "no PIN is sent without it" in done.stderr
+
+
+@each_source
+def test_what_is_no_source_costs_no_card_access(
+    card: SimulatedTcosCard, uri: str, tmp_path: Path, what: str, option: str
+) -> None:
+    words = [word for word in deed(what, uri, tmp_path, **{option: "keyring:a"}) if word != "--dry-run"]
+    done = run(*words, "--json")
+    assert done.returncode == ExitCode.CONFIGURATION
+    assert json.loads(done.stderr)["error"]["remedy"]
+    assert not card.instructions
+
+
+def test_prompts_and_results_name_card_and_reader(uri: str) -> None:
+    place = place_of(uri)
+    code, shown = at_terminal(
+        command("pin", "change", uri),
+        [
+            (f"For the {place}\nold PIN global (3 tries left): ".replace("\n", "\r\n"), OLD),
+            (f"For the {place}\nNew PIN global: ".replace("\n", "\r\n"), NEW),
+            ("The same again: ", NEW),
+        ],
+    )
+    assert code == 0, shown
+    assert f"PIN global of the {place}: The card has the new one." in shown
+
+
+def test_facts_name_card_and_reader(uri: str, tmp_path: Path) -> None:
+    facts = json.loads(run("card", "info", uri, "--json").stdout)
+    for words in (("status",), ("verify", "--pin", pin_file(tmp_path, OLD)), ("clear",)):
+        said = json.loads(run("pin", words[0], uri, *words[1:], "--json").stdout)
+        assert (said["card"], said["reader"]) == (facts["card"]["serial"], facts["reader"])
+
+
+def test_a_card_that_ends_with_the_command_is_changed_at_no_source(tmp_path: Path) -> None:
+    pins = ("--pin", pin_file(tmp_path, OLD), "--new", pin_file(tmp_path, NEW))
+    done = run("pin", "change", "sim:netkey3", *pins)
+    assert done.returncode == 0
+    assert "every source" not in done.stdout
+    assert "leave the sources as they are" in done.stdout
+
+
+def test_the_next_step_names_the_folder_that_was_said(uri: str, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    (tmp_path / "pins").mkdir()
+    wrong = pin_file(tmp_path / "pins", WRONG)
+    assert run("--state-dir", str(folder), "pin", "verify", uri, "--pin", wrong).returncode == ExitCode.PIN
+    for words in (("status", uri), ("verify", uri, "--pin", wrong)):
+        done = run("--state-dir", str(folder), "pin", *words)
+        assert f"demail-hw --state-dir {folder} pin verify URI --keep 1" in done.stdout + done.stderr
+
+
+def test_the_provider_of_a_service_names_its_folder(uri: str, tmp_path: Path, state_dir: Path) -> None:
+    """In its own $STATE_DIRECTORY, which whoever reads its log does not have."""
+    wrong = pin_file(tmp_path, WRONG)
+    for error in (PinIncorrect, PinRefused):
+        with open_provider(uri, wrong) as provider, pytest.raises(error) as caught:
+            provider.identity("signature").private_key.sign(b"", PKCS1v15(), SHA256())
+    assert f"demail-hw --state-dir {state_dir} pin verify URI --keep 1" in caught.value.remedy
+
+
+def test_two_simulated_cards_of_one_number_share_a_ledger(uri: str, tmp_path: Path) -> None:
+    """A card is known by its ICCSN, and these have the same."""
+    assert run("pin", "verify", uri, "--pin", pin_file(tmp_path, WRONG)).returncode == ExitCode.PIN
+    with UsbIpServer([SimulatedUsbReader(open_card("netkey3"))], host="127.0.0.1", port=0) as other:
+        done = run("pin", "verify", f"usbip://127.0.0.1:{other.port}/", "--pin", pin_file(tmp_path, OLD))
+    assert done.returncode == ExitCode.PIN
+    assert "it is not sent again until a person says so" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "name"), [("--trace", "FILE"), ("--state-dir", "DIR")], ids=["trace", "state-dir"]
+)
+def test_an_option_whose_value_was_forgotten_is_named(option: str, name: str) -> None:
+    done = run(option, "pin", "status", "sim:netkey3")
+    assert done.returncode == ExitCode.USAGE
+    assert f"{option} took pin for its {name}: write demail-hw {option} {name} pin ..." in done.stderr
+
+
+@pytest.mark.parametrize("source", ["keyring:a", "file:/", "credential:a/b", "fd:1"])
+def test_every_bad_source_has_a_remedy(source: str) -> None:
+    done = run("pin", "verify", "sim:netkey3", "--pin", source, "--json")
+    assert done.returncode == ExitCode.CONFIGURATION
+    assert json.loads(done.stderr)["error"]["remedy"]
+
+
+def test_a_state_directory_that_is_none_has_a_remedy(uri: str, tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    place.write_text("no folder")
+    (tmp_path / "pins").mkdir()
+    source = pin_file(tmp_path / "pins", OLD)
+    done = run("--state-dir", str(place), "pin", "verify", uri, "--pin", source, "--json")
+    assert done.returncode == ExitCode.PIN
+    assert "--state-dir" in json.loads(done.stderr)["error"]["remedy"]
 
 
 def test_the_state_dir_can_be_said(uri: str, tmp_path: Path, state_dir: Path) -> None:

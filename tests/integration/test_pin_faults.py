@@ -1,4 +1,5 @@
-"""No fault costs more than one try of a PIN: the rows F68 to F70 and F80 to F96 of the table of faults, by number.
+"""No fault costs more than one try of a PIN: the rows F68 to F70 and F80 to F96 of the table of faults, by number;
+F93 is in test_pin_nowhere.py and test_pin_memory.py, F94 in test_growth.py.
 
 The card is in another process than who uses it, behind USB/IP, and counts the PINs that it is sent.
 """
@@ -507,33 +508,6 @@ def test_f92_keyboard_interrupt_in_a_command(bench: Bench, command: str, pin: st
 
 
 # --- a system that has nothing left
-
-
-def count_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def test_f94_nothing_is_left_of_200_openings(bench: Bench) -> None:
-    def use(number: int) -> None:
-        with open_keys(bench, RIGHT if number % 2 else "") as provider:
-            if number % 2:
-                sign(provider)
-            else:
-                with pytest.raises(PinRefused):
-                    sign(provider)
-        bench.wait_until_free()
-
-    use(0)
-    use(1)
-    files, threads = count_files(), set(threading.enumerate())
-    for number in range(200):
-        use(number)
-    # The thread of the server that served the last one may be about to end.
-    for thread in set(threading.enumerate()) - threads:
-        thread.join(SECONDS)
-    assert count_files() <= files
-    assert set(threading.enumerate()) <= threads
-    assert bench.card.verifies == 101
 
 
 @pytest.mark.parametrize(("word", "remedy"), [("exhaust files", "LimitNOFILE"), ("fill disk", "Make room")])

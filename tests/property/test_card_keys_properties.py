@@ -11,7 +11,7 @@ from demail_hw.errors import CardError, CertificateError, HardwareError
 from demail_hw.interfaces import Buffers, Deadline
 from demail_hw.iso7816.channel import Channel
 from demail_hw.iso7816.trace import EXTENDED_LIMITS
-from demail_hw.keys.certificates import unwrap
+from demail_hw.keys.certificate_file import unwrap
 from demail_hw.keys.ec_private_key import der_signature
 from demail_hw.tcos.card import TcosCard
 from demail_hw.tcos.netkey import NKS

@@ -15,8 +15,8 @@ from demail_hw.card_manager import open_manager
 from demail_hw.card_manager.requests import alternative_names, parse_subject, request_certificate
 from demail_hw.identity import KeyRole
 from demail_hw.interfaces import Timeouts
+from demail_hw.keys.bare_key import bare_private_key
 from demail_hw.keys.card_session import CardSession
-from demail_hw.keys.provider import bare_private_key
 from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
 from demail_hw.tcos.layout import StorageForm

@@ -1,7 +1,13 @@
 """What one does to a card by hand (as TeleSec's CardManager does): its PINs, its certificates, requests for them."""
 
 from demail_hw.card_manager.certificate_input import parse_certificate
-from demail_hw.card_manager.certificates import CardCertificates, CertificateEntry, CertificateState, WritePlan
+from demail_hw.card_manager.certificates import (
+    CardCertificates,
+    CertificateEntry,
+    CertificateState,
+    KeyUse,
+    WritePlan,
+)
 from demail_hw.card_manager.manager import CardManager, open_manager
 from demail_hw.card_manager.pin_states import PinReport
 from demail_hw.card_manager.pins import PinManager
@@ -12,6 +18,7 @@ __all__ = [
     "CardManager",
     "CertificateEntry",
     "CertificateState",
+    "KeyUse",
     "PinManager",
     "PinReport",
     "WritePlan",

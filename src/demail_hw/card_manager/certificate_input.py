@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from demail_hw.errors import CertificateError
-from demail_hw.keys.certificates import decode_certificate
+from demail_hw.keys.certificate_file import decode_certificate
 
 __all__ = ["LONGEST_INPUT", "parse_certificate"]
 

@@ -12,9 +12,9 @@ from demail_hw.card_manager.requests import request_certificate
 from demail_hw.identity import KeyRole
 from demail_hw.interfaces import PinLedger, Timeouts
 from demail_hw.iso7816.trace import Tracer
+from demail_hw.keys.bare_key import bare_private_key
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.pin_guard import KEPT_TRIES
-from demail_hw.keys.provider import bare_private_key
 from demail_hw.pin_ledger import ledger_for
 from demail_hw.secrets import PinSource
 from demail_hw.tcos.layout import PinName

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from typing import assert_never
 
 from demail_hw.interfaces import PinOperation, PinRecord, PinRecordState
+from demail_hw.keys.pin_attempts import end_unknown, moment, nothing_was_lost
 from demail_hw.keys.pin_guard import KEPT_TRIES
-from demail_hw.keys.pin_remedies import after_refusal, first_pin, spend_a_try, unblocking, way_back
+from demail_hw.keys.pin_remedies import PinRemedies
 from demail_hw.tcos.card import PinState, PinStatus
-from demail_hw.tcos.layout import PinName, PinSlot
+from demail_hw.tcos.layout import PinSlot
 
 __all__ = ["PinReport", "describe"]
 
@@ -27,77 +28,90 @@ class PinReport:
     next_step: str
 
 
-def describe(pin: PinSlot, statuses: Mapping[PinName, PinStatus], record: PinRecord | None) -> PinReport:
+def describe(
+    pin: PinSlot, statuses: Mapping[PinSlot, PinStatus], record: PinRecord | None, remedies: PinRemedies
+) -> PinReport:
     """Put together what card and ledger say of a PIN. ``statuses``: of every PIN of the card."""
-    status = statuses[pin.name]
-    sentence, next_step = _of_the_card(pin, status, statuses)
+    status = statuses[pin]
+    sentence, next_step = _of_the_card(pin, statuses, remedies)
     if record is not None and _counts(status, record):
-        noted = _of_the_ledger(pin, record)
-        if noted is not None:
-            return PinReport(pin, status, record, f"{sentence} {noted[0]}", noted[1])
+        noted, next_step = _of_the_ledger(pin, status, record, remedies)
+        sentence = f"{sentence} {noted}"
     return PinReport(pin, status, record, sentence, next_step)
 
 
 def _counts(status: PinStatus, record: PinRecord) -> bool:
-    """Does it matter what the ledger knows? It does not, if the card says that nothing can be sent."""
+    """Does it matter what the ledger knows? It does not, if the card says that nothing can be sent, or if its counter
+    proves that nothing was lost."""
+    if record.state is PinRecordState.ACCEPTED or _is_over(status, record):
+        return False
     if status.state is PinState.NULL_PIN:
         return record.operation is PinOperation.INITIALIZE
     return status.state in {PinState.READY, PinState.VERIFIED, PinState.UNREADABLE}
 
 
-def _of_the_card(pin: PinSlot, status: PinStatus, statuses: Mapping[PinName, PinStatus]) -> tuple[str, str]:
+def _is_over(status: PinStatus, record: PinRecord) -> bool:
+    return record.state is PinRecordState.PENDING and nothing_was_lost(record, status.retries_left)
+
+
+def _of_the_card(pin: PinSlot, statuses: Mapping[PinSlot, PinStatus], remedies: PinRemedies) -> tuple[str, str]:
+    status = statuses[pin]
     match status.state:
         case PinState.READY:
-            return _ready(pin, status.retries_left or 0)
+            return _ready(pin, status.retries_left or 0, remedies)
         case PinState.VERIFIED:
             return "It is verified now.", ""
         case PinState.BLOCKED:
-            return "It is blocked.", _way_to_unblock(pin, statuses)
+            return "It is blocked.", _way_to_unblock(pin, statuses, remedies)
         case PinState.NULL_PIN:
-            return "It was never set (NullPIN).", first_pin(pin)
+            return "It was never set (NullPIN).", remedies.first_pin(pin)
         case PinState.ABSENT:
             return "This card does not have it.", ""
         case PinState.UNREADABLE:
-            return "The card does not tell how many tries are left.", way_back(pin, PinOperation.VERIFY)
+            return "The card does not tell how many tries are left.", remedies.look_and_verify(pin)
         case _:
             assert_never(status.state)
 
 
-def _ready(pin: PinSlot, left: int) -> tuple[str, str]:
+def _ready(pin: PinSlot, left: int, remedies: PinRemedies) -> tuple[str, str]:
     sentence = f"{left} {'try is' if left == 1 else 'tries are'} left."
     if left > KEPT_TRIES:
         return sentence, ""
-    return sentence, f"No service spends one of the last {KEPT_TRIES}. {spend_a_try(pin, left)}"
+    return sentence, f"No service spends one of the last {KEPT_TRIES}. {remedies.spend_a_try(pin, left)}"
 
 
-def _way_to_unblock(pin: PinSlot, statuses: Mapping[PinName, PinStatus]) -> str:
-    puk = pin.unblocked_by
+def _way_to_unblock(pin: PinSlot, statuses: Mapping[PinSlot, PinStatus], remedies: PinRemedies) -> str:
+    puk = next((each for each in statuses if each.name is pin.unblocked_by), None)
     if puk is None:
-        return unblocking(pin)
+        return remedies.unblocking(pin)
     match statuses[puk].state:
         case PinState.BLOCKED:
-            return f"The PIN {puk.value}, which unblocks it, has no tries either: ask the card's issuer."
+            return f"The PIN {puk.name.value}, which unblocks it, has no tries either: ask the card's issuer."
         case PinState.NULL_PIN:
-            first = "demail-hw pin initialize URI" + ("" if puk is PinName.GLOBAL else f" --which {puk.value}")
-            return f"The PIN {puk.value}, which unblocks it, was never set: set that first ({first})."
+            return remedies.first_puk(puk)
         case _:
-            return unblocking(pin)
+            return remedies.unblocking(pin)
 
 
-def _of_the_ledger(pin: PinSlot, record: PinRecord) -> tuple[str, str] | None:
-    at = record.at.isoformat(" ", "seconds")
-    match record.state:
-        case PinRecordState.ACCEPTED:
-            return None
-        case PinRecordState.REFUSED:
-            return (
-                f"The card refused what was sent at {at}; no service sends it again.",
-                after_refusal(pin, record, kept=KEPT_TRIES),
-            )
-        case PinRecordState.PENDING:
-            return (
-                f"How the attempt to {record.operation.value} it at {at} ended is not known.",
-                way_back(pin, record.operation),
-            )
-        case _:
-            assert_never(record.state)
+def _of_the_ledger(pin: PinSlot, status: PinStatus, record: PinRecord, remedies: PinRemedies) -> tuple[str, str]:
+    if record.state is PinRecordState.REFUSED:
+        return (
+            f"The card refused what was sent at {moment(record)}; no service sends it again.{_before(record)}",
+            remedies.after_refusal(pin, record, kept=KEPT_TRIES),
+        )
+    if _was_unblocked(status, record):
+        return (
+            f"Before the attempt to unblock it at {moment(record)} it was blocked.",
+            remedies.unblocked(pin),
+        )
+    return f"{end_unknown(record, 'it')}.{_before(record)}", remedies.way_back(pin, record)
+
+
+def _before(record: PinRecord) -> str:
+    """What is not known either."""
+    return "" if record.unsettled is None else f" {end_unknown(record.unsettled, 'it')} either."
+
+
+def _was_unblocked(status: PinStatus, record: PinRecord) -> bool:
+    """All that a counter proves of an unblocking: it has tries where it had none."""
+    return record.operation is PinOperation.UNBLOCK and record.retries_left == 0 and bool(status.retries_left)

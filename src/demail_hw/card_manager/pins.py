@@ -7,7 +7,8 @@ from demail_hw.card_manager.pin_states import PinReport, describe
 from demail_hw.errors import KeyNotFound, PinRefused
 from demail_hw.interfaces import PinLedger, PinRecord
 from demail_hw.keys.card_session import CardSession
-from demail_hw.keys.pin_guard import KEPT_TRIES, PinGuard, puk_of
+from demail_hw.keys.pin_guard import KEPT_TRIES, PinGuard, check_form, puk_of
+from demail_hw.keys.pin_remedies import PinRemedies
 from demail_hw.secrets import PinSource
 from demail_hw.tcos.card import PinStatus
 from demail_hw.tcos.layout import PinName, PinSlot
@@ -40,8 +41,9 @@ class PinManager:
         """How each PIN is. Spends no try."""
         records = self._records()
         with self._session.transaction() as deadline:
-            statuses = {pin.name: self._card.pin_status(pin, deadline=deadline) for pin in self._card.profile.pins}
-        return [describe(pin, statuses, records.get(pin.name.value)) for pin in self._card.profile.pins]
+            statuses = {pin: self._card.pin_status(pin, deadline=deadline) for pin in self._card.profile.pins}
+        remedies = PinRemedies(self._ledger.state_dir)
+        return [describe(pin, statuses, records.get(pin.name.value), remedies) for pin in statuses]
 
     def _records(self) -> Mapping[str, PinRecord]:
         """To look at a card, no ledger is needed."""
@@ -68,6 +70,16 @@ class PinManager:
         """Raise unless this PIN was never set. Sends none."""
         with self._session.transaction() as deadline:
             self._guard.check_null_pin(self._card, self._slot(name), deadline=deadline)
+
+    def rehearse(self, *given: tuple[PinName, PinSource]) -> None:
+        """Ask these sources and wipe what they give; raise if one gives no PIN, or one that cannot be this PIN, or if
+        the ledger could not be written. After one of the checks nothing else is refused before the card is asked.
+        """
+        with self._session.transaction() as deadline:
+            self._guard.check_ledger(deadline=deadline)
+        for name, source in given:
+            with source.read() as secret:
+                check_form(secret, self._slot(name))
 
     def verify(self, name: PinName, secret: PinSource) -> None:
         """VERIFY. The tries are restored, and what the ledger knew of a refusal is past."""

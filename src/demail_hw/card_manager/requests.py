@@ -1,5 +1,6 @@
 """Certificate requests (PKCS #10, RFC 2986), signed by a key on a card."""
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -7,6 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
+from demail_hw.card_manager.general_names import alternative_names
 from demail_hw.identity import PrivateKey
 
 __all__ = ["alternative_names", "parse_subject", "request_certificate"]
@@ -20,24 +22,45 @@ _FURTHER_NAMES: Final[dict[str, ObjectIdentifier]] = {
     "serialNumber": NameOID.SERIAL_NUMBER,
     "title": NameOID.TITLE,
 }
+_BETWEEN_PARTS: Final = re.compile(r"(?:[^,\\]|\\.)*", re.DOTALL)
+"""A relative distinguished name ends at a comma without a backslash before it."""
+_EXAMPLE: Final = "write it as TYPE=VALUE,TYPE=VALUE, such as CN=Poststelle,O=Beispiel GmbH,C=DE"
 
 
 def parse_subject(text: str) -> x509.Name:
     """A distinguished name in the form of RFC 4514, such as ``CN=Poststelle,O=Beispiel GmbH,C=DE``.
 
-    ``ValueError`` if it is none, or empty.
+    ``ValueError`` with a sentence if it is none, or empty.
     """
-    name = x509.Name.from_rfc4514_string(text, _FURTHER_NAMES)
+    try:
+        name = x509.Name.from_rfc4514_string(text, _FURTHER_NAMES)
+    except ValueError as error:
+        raise ValueError(_what_is_wrong(text)) from error
     if not name.rdns:
-        raise ValueError("a subject needs an attribute, such as CN=")
+        raise ValueError(f"it is empty; {_EXAMPLE}")
     return name
 
 
-def alternative_names(dns: Sequence[str], emails: Sequence[str]) -> tuple[x509.GeneralName, ...]:
-    """What goes into subjectAltName (RFC 5280, 4.2.1.6). ``ValueError`` for one that is empty or not ASCII."""
-    if not all((*dns, *emails)):
-        raise ValueError("a name is empty")
-    return (*map(x509.DNSName, dns), *map(x509.RFC822Name, emails))
+def _what_is_wrong(text: str) -> str:
+    """What cryptography says of the part that it does not take; it says nothing where the form is wrong."""
+    for part in _parts(text):
+        if not part:
+            return f"a part between two commas is empty; {_EXAMPLE}"
+        try:
+            x509.Name.from_rfc4514_string(part, _FURTHER_NAMES)
+        except ValueError as error:
+            return f"{part!r}: {str(error) or f'no such type or form; {_EXAMPLE}'}"
+    return _EXAMPLE
+
+
+def _parts(text: str) -> list[str]:
+    parts, at = [], 0
+    while at <= len(text):
+        found = _BETWEEN_PARTS.match(text, at)
+        end = found.end() if found else len(text)
+        parts.append(text[at:end])
+        at = end + 1
+    return parts
 
 
 def request_certificate(

@@ -5,8 +5,9 @@ import click
 from demail_hw.address import Address
 from demail_hw.cli.card_access import open_session
 from demail_hw.cli.options import ADDRESS
-from demail_hw.cli.output import JsonValue, Report, json_option, printable
+from demail_hw.cli.output import JsonValue, Report, json_option
 from demail_hw.errors import CertificateError, KeyNotFound
+from demail_hw.foreign_text import printable
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.certificates import read_key_certificate
 from demail_hw.tcos.layout import KeySlot, PinSlot

@@ -62,7 +62,7 @@ def _spare(new: Path, replayed: str | Path) -> None:
 
 def open_ledger(address: Address) -> PinLedger:
     """The ledger of the card at the address."""
-    return ledger_for(address, directory=_settings().state_dir)
+    return ledger_for(address, directory=_settings().state_dir, by_hand=True)
 
 
 @contextlib.contextmanager

@@ -56,17 +56,15 @@ class CardOptions:
     timing: int | None = None
 
 
-def card_options(function: Callable[..., _T]) -> Callable[..., _T]:
-    """``--personality``, ``--key``, ``--certificate`` and ``--timing``: the command gets them as ``card``."""
-
-    @click.option(
+_OPTIONS: Final = (
+    click.option(
         "--personality",
         metavar="NAME",
         default="netkey3",
         show_default=True,
         help="What card is in the reader: a name that `demail-hw readers sim:` lists, or a TOML file.",
-    )
-    @click.option(
+    ),
+    click.option(
         "--key",
         "keys",
         metavar="REF=FILE",
@@ -75,8 +73,8 @@ def card_options(function: Callable[..., _T]) -> Callable[..., _T]:
         callback=_each_once,
         help="Your own test key in place of the card's, by reference: 80=key.pem, or nks:80=key.pem where two "
         "applications have the same. May be repeated.",
-    )
-    @click.option(
+    ),
+    click.option(
         "--certificate",
         "certificates",
         metavar="REF=FILE",
@@ -84,10 +82,16 @@ def card_options(function: Callable[..., _T]) -> Callable[..., _T]:
         multiple=True,
         callback=_each_once,
         help="The certificate of a key; without it the simulated CA issues one. May be repeated.",
-    )
-    @click.option(
+    ),
+    click.option(
         "--timing", metavar="SEED", type=int, help="Take the time that a card takes, scattered by this seed."
-    )
+    ),
+)
+
+
+def card_options(function: Callable[..., _T]) -> Callable[..., _T]:
+    """``--personality``, ``--key``, ``--certificate`` and ``--timing``: the command gets them as ``card``."""
+
     @functools.wraps(function)
     def with_card(
         *,
@@ -99,7 +103,10 @@ def card_options(function: Callable[..., _T]) -> Callable[..., _T]:
     ) -> _T:
         return function(card=CardOptions(personality, keys, certificates, timing), **others)
 
-    return with_card
+    command: Callable[..., _T] = with_card
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
 
 
 def open_simulated_card(options: CardOptions) -> "SimulatedCard":

@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from demail_hw.cli.exit_codes import ExitCode
 from demail_hw.pin_sources import PROMPT
 
 __all__ = ["ask", "is_typed", "need_somebody"]
@@ -16,10 +17,10 @@ def need_somebody(*, yes: bool) -> None:
 
 
 def ask(question: str, *, yes: bool) -> None:
-    """Ask, unless yes was said before. ``click.Abort`` if the answer is no."""
+    """Ask, unless yes was said before. If the answer is no the command ends: ``click.exceptions.Exit``."""
     if not yes and not click.confirm(question, err=True):
-        click.echo("Nothing was written.", err=True)
-        raise click.Abort
+        click.echo("Nothing was done.", err=True)
+        raise click.exceptions.Exit(ExitCode.DECLINED)
 
 
 def is_typed(pin: str) -> bool:

@@ -9,7 +9,8 @@ from demail_hw.card_manager.requests import alternative_names, parse_subject
 from demail_hw.cli.card_access import manage
 from demail_hw.cli.consent import is_typed
 from demail_hw.cli.options import ADDRESS, key_option, output_option, pin_option, which_option
-from demail_hw.cli.output import JsonValue, Report, deliver, json_option, printable
+from demail_hw.cli.output import JsonValue, Report, deliver, json_option
+from demail_hw.foreign_text import printable
 from demail_hw.identity import KeyRole
 from demail_hw.pin_sources import parse_pin_source
 from demail_hw.tcos.layout import PinName
@@ -28,14 +29,18 @@ class _SubjectType(click.ParamType[x509.Name]):
         try:
             return parse_subject(value)
         except ValueError as error:
-            self.fail(f"{value!r} is no name in the form of RFC 4514 ({error})", param, ctx)
+            self.fail(f"no name in the form of RFC 4514 ({error})", param, ctx)
 
 
 @click.command("csr")
 @click.argument("address", metavar="URI", type=ADDRESS)
 @key_option
 @click.option(
-    "--subject", required=True, type=_SubjectType(), metavar="NAME", help="Whom it is for: CN=Poststelle,O=Beispiel."
+    "--subject",
+    required=True,
+    type=_SubjectType(),
+    metavar="NAME",
+    help="Whom it is for, as in RFC 4514, the most special part first.",
 )
 @click.option("--dns", multiple=True, metavar="NAME", help="A DNS name beside the subject. May be repeated.")
 @click.option("--email", multiple=True, metavar="ADDRESS", help="A mail address beside it. May be repeated.")
@@ -57,11 +62,16 @@ def csr_command(
     """Request a certificate for a key of the card (PKCS #10, PEM), signed by the key itself.
 
     The key needs no certificate yet where the card tells its public half.
+
+    \b
+    demail-hw csr usbip://HOST/ --key authentication --pin prompt: \\
+        --subject 'CN=Poststelle,O=Beispiel GmbH,C=DE' \\
+        --dns gateway.example --email poststelle@beispiel.example -o request.pem
     """
     try:
         names = alternative_names(dns, email)
     except ValueError as error:
-        raise click.UsageError(f"--dns or --email: {error}") from error
+        raise click.UsageError(f"--dns, --email: {error}") from error
     source = parse_pin_source(pin)
     with manage(address, attended=is_typed(pin)) as manager:
         request = manager.request(KeyRole(role), subject, source, names=names, which=PinName(which))

@@ -23,6 +23,7 @@ from demail_hw.cli.output import Report, json_option
 from demail_hw.cli.probe import probe_facts
 from demail_hw.cli.simulator_process import ended_by_signals, running_simulator
 from demail_hw.errors import DecryptionFailed, SignatureInvalid
+from demail_hw.foreign_text import printable
 from demail_hw.identity import Identity, KeyRole
 from demail_hw.interfaces import KeyProvider
 from demail_hw.keys.provider import open_provider
@@ -66,14 +67,14 @@ def _story(folder: Path, usb_server: str, de_mail: str, say: Callable[[str], obj
     ledger, tracer = FilePinLedger(folder / "state"), open_tracer(Address.parse(usb_server))
     with open_provider(usb_server, f"file:{_pin_file(folder)}", ledger=ledger, tracer=tracer) as provider:
         for identity in provider.identities():
-            say(f"Identity     {identity.role.value}: {identity.certificate.subject.rfc4514_string()}")
+            say(f"Identity     {identity.role.value}: {printable(identity.certificate.subject.rfc4514_string())}")
         say(f"Signed       {_sign(provider.identity(KeyRole.SIGNATURE), folder)}")
         say(f"Decrypted    {_decrypt(provider.identity(KeyRole.ENCRYPTION))}")
         say(f"Speed        {_speed(provider)}")
         result = gateway.probe(provider.identity(KeyRole.AUTHENTICATION), de_mail, cafile=folder / "gateway-ca.pem")
     say(f"Handshake    {result.tls_version}, {result.cipher}, with the card's authentication key")
     for domain in result.domains:
-        say(f"Domain       {domain}")
+        say(f"Domain       {printable(domain)}")
     return result
 
 

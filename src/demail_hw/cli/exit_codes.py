@@ -24,6 +24,7 @@ class ExitCode(enum.IntEnum):
     GATEWAY = 7
     KEY = 8
     CONFIGURATION = 9
+    DECLINED = 10
 
 
 # The first row that fits decides.

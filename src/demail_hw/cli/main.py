@@ -68,7 +68,7 @@ class _LazyGroup(click.Group):
 @click.option(
     "--state-dir",
     metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),  # what is wrong with it the ledger says, and what to do
     help="Where the PIN ledger is; else $STATE_DIRECTORY, else demail-hw in the user's state folder.",
 )
 @click.option(
@@ -107,7 +107,8 @@ def _group(
 
     \b
     Exit codes: 0 done, 1 internal, 2 usage, 3 not found, 4 card or reader, 5 PIN,
-    6 transport, 7 gateway or TLS, 8 key or message, 9 configuration.
+    6 transport, 7 gateway or TLS, 8 key or message, 9 configuration,
+    10 a question was answered with no.
     """
     from demail_hw.cli.card_access import Settings
 
@@ -178,8 +179,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _log_where(error: Exception) -> None:
     """Without the error's text and without variables: either may hold a PIN."""
-    where = "".join(traceback.format_tb(error.__traceback__))
-    logging.getLogger("demail_hw").debug("%s at\n%s", type(error).__name__, where)
+    log = logging.getLogger("demail_hw")
+    log.debug("%s at", type(error).__name__)
+    for line in "".join(traceback.format_tb(error.__traceback__)).splitlines():
+        log.debug("%s", line)  # a line each: a line end inside a message is shown as its escape
 
 
 def _drop_standard_output() -> None:

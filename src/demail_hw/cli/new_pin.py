@@ -8,14 +8,18 @@ __all__ = ["NewPinPrompt"]
 
 
 class NewPinPrompt:
-    """Asks at the terminal for a PIN that nobody has yet (a :class:`~demail_hw.secrets.PinSource`)."""
+    """Asks at the terminal for a PIN that nobody has yet (a :class:`~demail_hw.secrets.PinSource`).
 
-    def __init__(self, name: str) -> None:
+    ``heading``: what is said before the first of the two prompts.
+    """
+
+    def __init__(self, name: str, *, heading: str = "") -> None:
         self._name = name
+        self._heading = heading
 
     def read(self) -> Pin:
         """What was typed both times. :class:`~demail_hw.errors.PinRequired` if it was not the same."""
-        new = PromptPinSource(f"New PIN {self._name}: ").read()
+        new = PromptPinSource(f"{self._heading}New PIN {self._name}: ").read()
         try:
             with PromptPinSource("The same again: ").read() as again:
                 same = new.buffer == again.buffer

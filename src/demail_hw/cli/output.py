@@ -17,6 +17,7 @@ import click
 
 from demail_hw.cli.file_access import FileAccess
 from demail_hw.errors import HardwareError
+from demail_hw.foreign_text import printable
 
 __all__ = [
     "JSON_OPTION",
@@ -62,12 +63,6 @@ class Report:
             click.echo(_json(result) if self.as_json else text)
 
 
-def printable(text: str) -> str:
-    """Foreign text for a terminal: what is not to be printed (``str.isprintable``) stands there as its escape, such
-    as ``\\x1b``."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-
-
 def _json(value: Mapping[str, JsonValue]) -> str:
     """One line of JSON. What is not to be printed can stand in its strings alone."""
     text = json.dumps(value, ensure_ascii=False)
@@ -99,7 +94,12 @@ def usage_report(error: click.ClickException, code: int, *, as_json: bool) -> st
         return message  # the help itself
     context = error.ctx if isinstance(error, click.UsageError) else None
     usage = f"{context.get_usage()}\n" if context else ""
-    return f"{usage}demail-hw: {message}{f' Remedy: {remedy}' if remedy else ''}"
+    return f"{usage}demail-hw: {_lines(message)}{f' Remedy: {_lines(remedy)}' if remedy else ''}"
+
+
+def _lines(text: str) -> str:
+    """As :func:`printable`, but with the lines and tabs in which click lists the choices."""
+    return "".join(each if each in "\n\t" else printable(each) for each in text)
 
 
 def _usage_message(error: click.ClickException) -> str:
@@ -121,11 +121,27 @@ def _usage_remedy(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption) and context is not root and _has_option(root, error.option_name):
         command = context.command_path.removeprefix(f"{root.command_path} ")
         return f"It goes before the command: {root.command_path} {error.option_name} {command} ..."
-    return f"See {context.command_path} --help."
+    return _command_taken_for_a_value(context) or f"See {context.command_path} --help."
 
 
 def _has_option(context: click.Context, name: str) -> bool:
     return any(name in parameter.opts for parameter in context.command.params)
+
+
+def _command_taken_for_a_value(context: click.Context) -> str:
+    """An option before the command whose value was forgotten took the command for it."""
+    group = context.command
+    if not isinstance(group, click.Group):
+        return ""
+    commands = group.list_commands(context)
+    for option in group.params:
+        value = str(context.params.get(option.name or ""))
+        if option.metavar and value in commands:
+            said = f"{context.command_path} {option.opts[0]}"
+            return (
+                f"{option.opts[0]} took {value} for its {option.metavar}: write {said} {option.metavar} {value} ..."
+            )
+    return ""
 
 
 def internal_report(error: Exception, code: int, *, as_json: bool) -> str:
@@ -136,8 +152,13 @@ def internal_report(error: Exception, code: int, *, as_json: bool) -> str:
 
 
 def _facts_of_another(error: Exception, message: str, remedy: str, code: int) -> str:
-    facts = {"type": type(error).__name__, "message": message, "remedy": remedy, "exit_code": code}
-    return json.dumps({"error": facts}, ensure_ascii=False)
+    facts: dict[str, JsonValue] = {
+        "type": type(error).__name__,
+        "message": message,
+        "remedy": remedy,
+        "exit_code": code,
+    }
+    return _json({"error": facts})
 
 
 def json_option(function: Callable[..., None]) -> Callable[..., None]:
@@ -177,7 +198,7 @@ class LogHandler(logging.Handler):
         elif record.levelno >= logging.WARNING:
             click.echo(f"demail-hw: {level}: {printable(message)}", err=True)
         else:
-            click.echo(f"{record.name}: {message}", err=True)
+            click.echo(f"{record.name}: {printable(message)}", err=True)
 
 
 def deliver(

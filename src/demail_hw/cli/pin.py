@@ -1,7 +1,7 @@
 """``demail-hw pin``: the PINs of a card."""
 
 import contextlib
-import sys
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -11,11 +11,13 @@ from demail_hw.address import Address
 from demail_hw.card_manager.manager import CardManager
 from demail_hw.card_manager.pin_states import PinReport
 from demail_hw.cli.card_access import manage
-from demail_hw.cli.new_pin import NewPinPrompt
+from demail_hw.cli.consent import is_typed
 from demail_hw.cli.options import ADDRESS
 from demail_hw.cli.output import JsonValue, Report, json_option
+from demail_hw.cli.pin_dialog import CardPlace, current_pin, given_source, wanted_pin
 from demail_hw.keys.pin_guard import KEPT_TRIES
-from demail_hw.pin_sources import PROMPT, SOURCES, PromptPinSource, parse_pin_source
+from demail_hw.pin_sources import PROMPT, SOURCES
+from demail_hw.registry import reader_driver
 from demail_hw.secrets import PinSource
 from demail_hw.tcos.layout import PinName
 
@@ -39,7 +41,9 @@ _keep = click.option(
     metavar="N",
     help="Tries that stay unspent: nothing is sent if the card has no more than these.",
 )
-_dry_run = click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
+_dry_run = click.option(
+    "--dry-run", is_flag=True, help="Say what would be sent, read the sources that are no prompt, and send nothing."
+)
 
 
 def _source(name: str, what: str) -> Callable[[_Command], _Command]:
@@ -59,8 +63,9 @@ def pin_command() -> None:
 def status_command(address: Address, report: Report) -> None:
     """How each PIN is, and what to do next. Spends no try."""
     with manage(address) as manager:
-        reports = manager.pins.report()
-    report.show({"pins": [_facts(each) for each in reports]}, "\n".join(map(_line, reports)))
+        place, reports = CardPlace.of(manager.session), manager.pins.report()
+    lines = "\n".join(map(_line, reports))
+    report.show({**place.facts, "pins": [_facts(each) for each in reports]}, f"The {place}:\n{lines}")
 
 
 def _facts(report: PinReport) -> JsonValue:
@@ -86,13 +91,18 @@ def _line(report: PinReport) -> str:
 @_which
 @_source("--pin", "the PIN")
 @_keep
+@_dry_run
 @json_option
-def verify_command(address: Address, which: str, pin: str, keep: int, report: Report) -> None:
+def verify_command(address: Address, which: str, pin: str, keep: int, dry_run: bool, report: Report) -> None:
     """Verify a PIN. If the card accepts it, its tries are restored and services may send it again."""
-    with _managing(address, keep, pin) as manager:
-        left = manager.pins.check(PinName(which)).retries_left
-        manager.pins.verify(PinName(which), _current(pin, f"PIN {which}", left))
-    _done(report, which, "verified", "The card accepted it.")
+    name, given = PinName(which), _given(pin, keep)
+    with _managing(address, keep, given) as (manager, deed):
+        left = manager.pins.check(name).retries_left
+        if dry_run:
+            _rehearse(manager, (name, given))
+            return deed.would(report, which, "VERIFY with the PIN")
+        manager.pins.verify(name, current_pin(given, deed.place, f"PIN {which}", left))
+    return deed.done(report, which, "verified", "The card accepted it.")
 
 
 @pin_command.command("change")
@@ -107,12 +117,15 @@ def change_command(
     address: Address, which: str, pin: str, new: str, keep: int, dry_run: bool, report: Report
 ) -> None:
     """Change a PIN."""
-    with _managing(address, keep, pin) as manager:
-        left = manager.pins.check(PinName(which)).retries_left
+    name, old, wanted = PinName(which), _given(pin, keep), given_source(new)
+    with _managing(address, keep, old) as (manager, deed):
+        left = manager.pins.check(name).retries_left
         if dry_run:
-            return _would(report, which, "VERIFY with the old PIN, CHANGE REFERENCE DATA with it and the new one")
-        manager.pins.change(PinName(which), _current(pin, f"old PIN {which}", left), _wanted(new, which))
-    return _done(report, which, "changed", "The card has the new one. Change it at every source as well.")
+            _rehearse(manager, (name, old), (name, wanted))
+            return deed.would(report, which, "VERIFY with the old PIN, CHANGE REFERENCE DATA with it and the new one")
+        asked = current_pin(old, deed.place, f"old PIN {which}", left)
+        manager.pins.change(name, asked, wanted_pin(wanted, deed.place, which))
+    return deed.done(report, which, "changed", f"The card has the new one. {deed.sources}")
 
 
 @pin_command.command("unblock")
@@ -127,16 +140,16 @@ def unblock_command(
     address: Address, which: str, puk: str, new: str, keep: int, dry_run: bool, report: Report
 ) -> None:
     """Set a new PIN, and all its tries, with the PIN that unblocks it."""
-    with _managing(address, keep, puk) as manager:
-        keeper, left = manager.pins.check_unblocking(PinName(which))
+    name, key, wanted = PinName(which), _given(puk, keep), given_source(new)
+    with _managing(address, keep, key) as (manager, deed):
+        keeper, left = manager.pins.check_unblocking(name)
         if dry_run:
-            return _would(
-                report, which, f"VERIFY with the PIN {keeper.value}, RESET RETRY COUNTER with it and the new PIN"
-            )
-        asked = _current(puk, f"PIN {keeper.value}, which unblocks {which}", left)
-        manager.pins.unblock(PinName(which), asked, _wanted(new, which))
-    text = "The card has the new one, with all its tries. Change it at every source as well."
-    return _done(report, which, "unblocked", text)
+            _rehearse(manager, (keeper, key), (name, wanted))
+            sent = f"VERIFY with the PIN {keeper.value}, RESET RETRY COUNTER with it and the new PIN"
+            return deed.would(report, which, sent)
+        asked = current_pin(key, deed.place, f"PIN {keeper.value}, which unblocks {which}", left)
+        manager.pins.unblock(name, asked, wanted_pin(wanted, deed.place, which))
+    return deed.done(report, which, "unblocked", f"The card has the new one, with all its tries. {deed.sources}")
 
 
 @pin_command.command("initialize")
@@ -147,12 +160,14 @@ def unblock_command(
 @json_option
 def initialize_command(address: Address, which: str, new: str, dry_run: bool, report: Report) -> None:
     """Set the first PIN in place of the card's NullPIN."""
-    with manage(address, attended=new == PROMPT) as manager:
+    name, wanted = PinName(which), given_source(new)
+    with _managing(address, KEPT_TRIES, wanted) as (manager, deed):
         if dry_run:
-            manager.pins.check_initializing(PinName(which))
-            return _would(report, which, "CHANGE REFERENCE DATA with the NullPIN and the first PIN")
-        manager.pins.initialize(PinName(which), _wanted(new, which))
-    return _done(report, which, "initialized", "The card has its first one.")
+            manager.pins.check_initializing(name)
+            _rehearse(manager, (name, wanted))
+            return deed.would(report, which, "CHANGE REFERENCE DATA with the NullPIN and the first PIN")
+        manager.pins.initialize(name, wanted_pin(wanted, deed.place, which))
+    return deed.done(report, which, "initialized", "The card has its first one.")
 
 
 @pin_command.command("clear")
@@ -161,37 +176,47 @@ def initialize_command(address: Address, which: str, new: str, dry_run: bool, re
 @json_option
 def clear_command(address: Address, which: str, report: Report) -> None:
     """Forget that the card refused a PIN, or that an attempt had no end: you say that its source is right now."""
-    with manage(address) as manager:
+    with _managing(address, KEPT_TRIES, None) as (manager, deed):
         record = manager.pins.clear(PinName(which))
     text = "Nothing was noted of it." if record is None else "What was noted of it is forgotten."
-    _done(report, which, "cleared", text)
+    deed.done(report, which, "cleared", text)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Deed:
+    """What is done to which card. ``lasting``: it remembers that when this command has ended."""
+
+    place: CardPlace
+    lasting: bool
+
+    @property
+    def sources(self) -> str:
+        """What a new PIN means for those who send it."""
+        if self.lasting:
+            return "Change it at every source as well."
+        return "But it is a simulated or a recorded one, and forgets that now: leave the sources as they are."
+
+    def done(self, report: Report, which: str, done: str, text: str) -> None:
+        report.show({**self.place.facts, "pin": which, "done": done}, f"PIN {which} of the {self.place}: {text}")
+
+    def would(self, report: Report, which: str, command: str) -> None:
+        text = f"PIN {which} of the {self.place}: it would be sent {command}. Nothing was sent."
+        report.show({**self.place.facts, "pin": which, "would_send": command}, text)
 
 
 @contextlib.contextmanager
-def _managing(address: Address, keep: int, source: str) -> Iterator[CardManager]:
+def _managing(address: Address, keep: int, given: PinSource | None) -> Iterator[tuple[CardManager, _Deed]]:
+    with manage(address, kept=keep, attended=given is None) as manager:
+        yield manager, _Deed(CardPlace.of(manager.session), not reader_driver(address.scheme).in_process)
+
+
+def _given(source: str, keep: int) -> PinSource | None:
     """The last tries are for people, so that only they can say that fewer are kept."""
-    attended = source == PROMPT
-    if keep < KEPT_TRIES and not attended:
+    if keep < KEPT_TRIES and not is_typed(source):
         raise click.UsageError(f"--keep below {KEPT_TRIES} is for a person at the terminal ({PROMPT})")
-    with manage(address, kept=keep, attended=attended) as manager:
-        yield manager
+    return given_source(source)
 
 
-def _current(source: str, name: str, left: int | None) -> PinSource:
-    if source != PROMPT:
-        return parse_pin_source(source)
-    if left == 1 and sys.stdin.isatty():
-        click.confirm(f"The {name} has its last try left: a wrong one blocks it. Go on?", abort=True)
-    return PromptPinSource(name + (": " if left is None else f" ({left} {'try' if left == 1 else 'tries'} left): "))
-
-
-def _wanted(source: str, which: str) -> PinSource:
-    return NewPinPrompt(which) if source == PROMPT else parse_pin_source(source)
-
-
-def _done(report: Report, which: str, done: str, text: str) -> None:
-    report.show({"pin": which, "done": done}, f"PIN {which}: {text}")
-
-
-def _would(report: Report, which: str, command: str) -> None:
-    report.show({"pin": which, "would_send": command}, f"PIN {which}: it would be sent {command}. Nothing was sent.")
+def _rehearse(manager: CardManager, *pins: tuple[PinName, PinSource | None]) -> None:
+    """Nobody is asked to type for nothing."""
+    manager.pins.rehearse(*((name, source) for name, source in pins if source is not None))

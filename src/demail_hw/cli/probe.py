@@ -10,6 +10,7 @@ from demail_hw.address import Address
 from demail_hw.cli.card_access import open_keys
 from demail_hw.cli.options import ADDRESS, pin_option, which_option
 from demail_hw.cli.output import JsonValue, Report, json_option
+from demail_hw.foreign_text import printable
 from demail_hw.gateway.connector import parse_url
 from demail_hw.identity import KeyRole
 
@@ -59,5 +60,9 @@ def probe_command(address: Address, pin: str, which: str, url: str, ca: Path, re
     with open_keys(address, pin, which) as provider:
         result = gateway.probe(provider.identity(KeyRole.AUTHENTICATION), url, cafile=ca)
     facts = probe_facts(result)
-    lines = [f"{name}: {value}" for name, value in facts.items() if name != "domains" and value is not None]
-    report.show(facts, "\n".join([*lines, *result.domains, f"De-Mail domains: {len(result.domains)}"]))
+    lines = [
+        f"{name}: {printable(str(value))}" for name, value in facts.items() if name != "domains" and value is not None
+    ]
+    report.show(
+        facts, "\n".join([*lines, *map(printable, result.domains), f"De-Mail domains: {len(result.domains)}"])
+    )

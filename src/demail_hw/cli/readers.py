@@ -10,17 +10,18 @@ import click
 from demail_hw.address import Address
 from demail_hw.cli.options import ADDRESS
 from demail_hw.cli.output import JsonValue, Report, json_option
-from demail_hw.cli.reader_watch import ReaderEvent, ReaderWatch
 from demail_hw.cli.simulator_process import ended_by_signals
 from demail_hw.errors import HardwareError
+from demail_hw.foreign_text import printable
 from demail_hw.interfaces import ReaderInfo
+from demail_hw.reader_watch import ReaderEvent, watch_readers
 from demail_hw.registry import find_readers
 
 __all__ = ["readers_command"]
 
 _LOG = logging.getLogger(__name__)
 _EVERYWHERE: Final = (Address("usbip", host="127.0.0.1"), Address("pcsc"), Address("sim"))
-_CARD = {True: "card", False: "no card", None: "card not asked"}
+_CARD = {True: "card", False: "no card", None: "card not asked (card info asks it)"}
 _NONE: Final = "no free reader; a USB server does not list one that somebody uses"
 _USE = {True: "in use", False: "free", None: "use not known"}
 
@@ -59,15 +60,9 @@ def _if_there(address: Address) -> tuple[ReaderInfo, ...]:
 
 
 def _watch(addresses: Sequence[Address], report: Report) -> None:
-    with ended_by_signals(), ReaderWatch(addresses, _complain) as readers, contextlib.suppress(KeyboardInterrupt):
-        while True:
-            for event in readers.look():
-                report.show(_event_facts(event), _event_line(event))
-            readers.pause()
-
-
-def _complain(address: str, error: HardwareError) -> None:
-    _LOG.warning("%s: %s", address, error.message)
+    with ended_by_signals(), watch_readers(addresses) as events, contextlib.suppress(KeyboardInterrupt):
+        for event in events:
+            report.show(_event_facts(event), _event_line(event))
 
 
 def _event_facts(event: ReaderEvent) -> dict[str, JsonValue]:
@@ -83,7 +78,7 @@ def _event_facts(event: ReaderEvent) -> dict[str, JsonValue]:
 
 def _event_line(event: ReaderEvent) -> str:
     at = event.at.astimezone().isoformat(" ", "seconds")
-    return f"{at}  {event.event.value}  {event.reader.address}  {event.reader.name}"
+    return f"{at}  {event.event.value}  {printable(event.reader.address)}  {printable(event.reader.name)}"
 
 
 def _facts(info: ReaderInfo) -> JsonValue:
@@ -97,4 +92,4 @@ def _facts(info: ReaderInfo) -> JsonValue:
 
 
 def _line(info: ReaderInfo) -> str:
-    return f"{info.address}  {info.name}  {_CARD[info.card]}, {_USE[info.in_use]}"
+    return f"{printable(info.address)}  {printable(info.name)}  {_CARD[info.card]}, {_USE[info.in_use]}"

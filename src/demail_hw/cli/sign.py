@@ -14,6 +14,7 @@ from demail_hw.cli.card_access import open_keys
 from demail_hw.cli.options import ADDRESS, input_argument, key_option, output_option, pin_option, which_option
 from demail_hw.cli.output import Report, deliver, json_option
 from demail_hw.errors import AlgorithmNotSupported
+from demail_hw.foreign_text import printable
 from demail_hw.identity import Identity, KeyRole
 
 __all__ = ["sign_command"]
@@ -70,7 +71,7 @@ def sign_command(
             _raw(identity, data) if format_name == "raw" else _cms(identity, data, opaque=opaque, outform=outform)
         )
     subject = identity.certificate.subject.rfc4514_string()
-    deliver(report, output, signed, {"key": role, "signer": subject}, f", signed by {subject}")
+    deliver(report, output, signed, {"key": role, "signer": subject}, f", signed by {printable(subject)}")
 
 
 def _raw(identity: Identity, data: bytes) -> bytes:

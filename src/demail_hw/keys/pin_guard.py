@@ -1,23 +1,14 @@
 """The one way to send a PIN: written down first, counter first, the last tries never, a refused PIN never again."""
 
 import contextlib
-import datetime
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from demail_hw.errors import (
-    CardError,
-    HardwareError,
-    Outcome,
-    PinBlocked,
-    PinIncorrect,
-    PinNotInitialized,
-    PinRefused,
-    PinRequired,
-)
+from demail_hw.errors import HardwareError, PinBlocked, PinNotInitialized, PinRefused, PinRequired
 from demail_hw.interfaces import Deadline, PinLedger, PinOperation, PinPage, PinRecord, PinRecordState
-from demail_hw.keys.pin_remedies import after_refusal, first_pin, spend_a_try, unblocking, way_back
+from demail_hw.keys.pin_attempts import PinAttempt, end_unknown, moment, nothing_was_lost
+from demail_hw.keys.pin_remedies import PinRemedies
 from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit, PinSource
 from demail_hw.tcos.card import PinState, PinStatus, TcosCard
 from demail_hw.tcos.layout import PinSlot
@@ -44,7 +35,7 @@ class PinGuard:
     anybody else that proves nothing, for another program may have verified it.
     """
 
-    __slots__ = ("_accepted", "_attended", "_kept", "_ledger", "_serial", "_source")
+    __slots__ = ("_accepted", "_attended", "_kept", "_ledger", "_remedies", "_serial", "_source")
 
     def __init__(
         self,
@@ -60,6 +51,7 @@ class PinGuard:
         self._ledger = ledger
         self._kept = kept
         self._attended = attended
+        self._remedies = PinRemedies(ledger.state_dir)
         self._accepted: set[PinSlot] = set()
 
     def is_open(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> bool:
@@ -83,6 +75,11 @@ class PinGuard:
     def check_null_pin(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> PinStatus:
         """How the PIN is. :class:`~demail_hw.errors.PinRefused` unless it was never set, and may be."""
         return self._admit_null_pin(card, pin, self._ledger.records(self._serial), deadline=deadline)
+
+    def check_ledger(self, *, deadline: Deadline) -> None:
+        """:class:`~demail_hw.errors.PinRefused` if nothing could be noted now. Nothing is, but its folder is made."""
+        with self._ledger.page(self._serial, deadline=deadline) as page:
+            page.write({})
 
     def ask(self, pin: PinSlot) -> Pin:
         """The PIN from its source, for the caller to wipe.
@@ -122,7 +119,7 @@ class PinGuard:
         check_form(secret, pin)
         self._accepted.discard(pin)
         permit = PinPermit(_GUARD_KEY, PinOperation.VERIFY, pin.reference, (secret,))
-        with _written_ahead(page, permit, {pin: status}, asked=pin):
+        with self._written_ahead(page, permit, {pin: status}, asked=pin):
             card.verify(pin, permit, deadline=deadline)
         self._accepted.add(pin)
 
@@ -142,7 +139,7 @@ class PinGuard:
             self._verify(card, pin, old, page, status, deadline=deadline)
             self._accepted.discard(pin)
             permit = PinPermit(_GUARD_KEY, PinOperation.CHANGE, pin.reference, (old, new))
-            with _written_ahead(page, permit, {pin: status}, asked=pin):
+            with self._written_ahead(page, permit, {pin: status}, asked=pin):
                 card.change(pin, permit, deadline=deadline)
 
     def unblock(self, card: TcosCard, pin: PinSlot, puk: Pin, new: Pin, *, deadline: Deadline) -> None:
@@ -159,7 +156,7 @@ class PinGuard:
             self._verify(card, keeper, puk, page, statuses[keeper], deadline=deadline)
             self._accepted -= {pin, keeper}
             permit = PinPermit(_GUARD_KEY, PinOperation.UNBLOCK, pin.reference, (puk, new))
-            with _written_ahead(page, permit, statuses, asked=keeper):
+            with self._written_ahead(page, permit, statuses, asked=keeper):
                 card.unblock(pin, keeper, permit, deadline=deadline)
 
     def initialize(self, card: TcosCard, pin: PinSlot, new: Pin, *, deadline: Deadline) -> None:
@@ -172,7 +169,7 @@ class PinGuard:
         with self._ledger.page(self._serial, deadline=deadline) as page, Pin(card.profile.null_pin) as null_pin:
             status = self._admit_null_pin(card, pin, page.records, deadline=deadline)
             permit = PinPermit(_GUARD_KEY, PinOperation.INITIALIZE, pin.reference, (null_pin, new))
-            with _written_ahead(page, permit, {pin: status}, asked=pin):
+            with self._written_ahead(page, permit, {pin: status}, asked=pin):
                 card.change(pin, permit, deadline=deadline)
 
     def clear(self, pin: PinSlot, *, deadline: Deadline) -> PinRecord | None:
@@ -181,6 +178,42 @@ class PinGuard:
             record = page.records.get(pin.name.value)
             page.write({pin.name.value: None})
         return record
+
+    @contextlib.contextmanager
+    def _written_ahead(
+        self, page: PinPage, permit: PinPermit, pins: Mapping[PinSlot, PinStatus], *, asked: PinSlot
+    ) -> Iterator[None]:
+        """Note that a command with these PINs is on its way before it is, and then how it ended.
+
+        The first of them is the one that is meant; ``asked``: the one that the card compares.
+        """
+        attempt = PinAttempt(page, permit, pins, asked=asked)
+        meant, note = next(iter(attempt.begin().items()))
+        way = self._remedies.way_back(meant, note)
+        try:
+            yield
+        except HardwareError as error:
+            if permit.spent:
+                self._tell(error, permit, attempt.refused(error), asked, way)
+            raise
+        except BaseException:
+            if permit.spent:
+                _LOG.warning("Interrupted in the middle. %s", way)
+            raise
+        finally:
+            # Only what never became a command is surely no attempt, whatever reader and server say.
+            if not permit.spent:
+                attempt.was_none()
+        attempt.accepted()
+
+    def _tell(
+        self, error: HardwareError, permit: PinPermit, refusal: PinRecord | None, asked: PinSlot, way: str
+    ) -> None:
+        """What to do next, where the error does not know."""
+        if refusal is None and permit.operation is not PinOperation.VERIFY:
+            error.remedy = way
+        elif refusal is not None and refusal.unsettled is not None:
+            error.remedy = self._remedies.after_refusal(asked, refusal, kept=KEPT_TRIES)
 
     def _need_source(self, pin: PinSlot) -> PinSource:
         if self._source is None:
@@ -198,19 +231,21 @@ class PinGuard:
         status = card.pin_status(pin, deadline=deadline)
         if status.state is not PinState.BLOCKED:  # that comes before whatever made it so
             self._stop_after_refusal(pin, record)
-        _check_status(pin, status, record, kept=self._kept)
-        if record is not None and record.state is PinRecordState.PENDING and not self._attended:
-            _check_nothing_was_lost(pin, record, status)
+        self._check_status(pin, status, record)
+        if record is not None and not nothing_was_lost(record, status.retries_left):
+            self._stop_without_end(pin, record)
         return status
 
     def _admit_unblocking(
         self, card: TcosCard, pin: PinSlot, records: Mapping[str, PinRecord], *, deadline: Deadline
     ) -> Mapping[PinSlot, PinStatus]:
         """How the PIN and the one that unblocks it are; raise if that may not be sent, or to no avail."""
-        keeper = puk_of(card, pin)
+        keeper, record = puk_of(card, pin), records.get(pin.name.value)
         target = card.pin_status(pin, deadline=deadline)
         if target.state in {PinState.ABSENT, PinState.NULL_PIN}:
-            _check_status(pin, target, None, kept=self._kept)
+            self._check_status(pin, target, None)
+        if record is not None and record.operation is PinOperation.UNBLOCK:
+            self._stop_without_end(pin, record)
         try:
             return {pin: target, keeper: self._admit(card, keeper, records, deadline=deadline)}
         except PinBlocked as error:
@@ -232,126 +267,46 @@ class PinGuard:
         return status
 
     def _stop_after_refusal(self, pin: PinSlot, record: PinRecord | None) -> None:
-        if record is not None and record.state is PinRecordState.REFUSED and not self._attended:
-            raise _refused_before(pin, record)
-
-
-@contextlib.contextmanager
-def _written_ahead(
-    page: PinPage, permit: PinPermit, pins: Mapping[PinSlot, PinStatus], *, asked: PinSlot
-) -> Iterator[None]:
-    """Note that a command with these PINs is on its way before it is, and then how it ended.
-
-    ``asked``: the PIN that the card compares. Where nobody can say how it ended, the first note stays.
-    """
-    before = {pin.name.value: page.records.get(pin.name.value) for pin in pins}
-    provable = {pin: _provable(status, before[pin.name.value]) for pin, status in pins.items()}
-    page.write(_notes(PinRecordState.PENDING, permit, provable))
-    way = way_back(next(iter(pins)), permit.operation)
-    try:
-        yield
-    except HardwareError as error:
-        if permit.spent and _is_a_no(error, permit):
-            refused = {asked: _left_after(error, pins[asked])}
-            _note(page, {**before, **_notes(PinRecordState.REFUSED, permit, refused)})
-        elif permit.spent and permit.operation is not PinOperation.VERIFY:
-            error.remedy = way
-        raise
-    except BaseException:
-        if permit.spent:
-            _LOG.warning("Interrupted in the middle. %s", way)
-        raise
-    finally:
-        # Only what never became a command is surely no attempt, whatever reader and server say.
-        if not permit.spent:
-            _note(page, before)
-    _note(page, _notes(PinRecordState.ACCEPTED, permit, pins))
-
-
-def _provable(status: PinStatus, before: PinRecord | None) -> PinStatus:
-    """What a counter can prove later of an attempt without an end: nothing, if it would cover up a refusal or another
-    attempt without an end."""
-    if before is None or before.state is PinRecordState.ACCEPTED:
-        return status
-    return PinStatus(status.state)
-
-
-def _left_after(error: HardwareError, before: PinStatus) -> PinStatus:
-    """The tries after a refusal, as the card said them with it."""
-    if isinstance(error, PinIncorrect):
-        return PinStatus(PinState.READY, error.retries_left)
-    return PinStatus(PinState.BLOCKED, 0) if isinstance(error, PinBlocked) else before
-
-
-def _is_a_no(error: HardwareError, permit: PinPermit) -> bool:
-    """Did the card refuse the PIN, or anything that it was sent with? VERIFY changes nothing but the counter."""
-    return isinstance(error, CardError) and (
-        error.outcome is Outcome.REFUSED or permit.operation is PinOperation.VERIFY
-    )
-
-
-def _notes(
-    state: PinRecordState, permit: PinPermit, pins: Mapping[PinSlot, PinStatus]
-) -> Mapping[str, PinRecord | None]:
-    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-    return {
-        pin.name.value: PinRecord(state, permit.operation, now, status.retries_left) for pin, status in pins.items()
-    }
-
-
-def _note(page: PinPage, records: Mapping[str, PinRecord | None]) -> None:
-    """What happened has happened: if it cannot be noted, the note before stays, which lets less pass."""
-    try:
-        page.write(records)
-    except PinRefused as error:
-        _LOG.warning("How a PIN command ended could not be noted: %s", error.message)
-
-
-def _moment(record: PinRecord) -> str:
-    return record.at.isoformat(" ", "seconds")
-
-
-def _refused_before(pin: PinSlot, record: PinRecord) -> PinRefused:
-    return PinRefused(
-        f"The card refused the PIN {pin.name.value} at {_moment(record)}; it is not sent again until a person says "
-        "so.",
-        remedy=after_refusal(pin, record, kept=KEPT_TRIES),
-    )
-
-
-def _check_nothing_was_lost(pin: PinSlot, record: PinRecord, status: PinStatus) -> None:
-    """After an attempt whose end nobody noted: does the counter prove that the card refused nothing?"""
-    left, before = status.retries_left, record.retries_left
-    if record.operation is PinOperation.VERIFY and left is not None and before is not None and left >= before:
-        return
-    raise PinRefused(
-        f"How the attempt to {record.operation.value} the PIN {pin.name.value} at {_moment(record)} ended is not "
-        "known; nothing is sent until a person says so.",
-        remedy=way_back(pin, record.operation),
-    )
-
-
-def _check_status(pin: PinSlot, status: PinStatus, record: PinRecord | None, *, kept: int) -> None:
-    """Raise unless a try can be spent.
-
-    A card that hides its counter, or has none, gets one: what the ledger notes of it decides about the next.
-    """
-    name = pin.name.value
-    left = _known_tries(status, record)
-    match status.state:
-        case PinState.READY | PinState.VERIFIED | PinState.UNREADABLE if left is not None and left <= kept:
-            raise PinRefused(
-                f"The PIN {name} has {_tries(left)} left, and {kept} are kept for people; nothing was sent.",
-                remedy=spend_a_try(pin, left),
-            )
-        case PinState.BLOCKED:
-            raise PinBlocked(f"The PIN {name} is blocked.", remedy=unblocking(pin))
-        case PinState.NULL_PIN:
-            raise PinNotInitialized(f"The PIN {name} still is the card's NullPIN.", remedy=first_pin(pin))
-        case PinState.ABSENT:
-            raise PinRefused(f"The card has no PIN {name}.", remedy="Name another PIN (which= or --which).")
-        case PinState.READY | PinState.VERIFIED | PinState.UNREADABLE:
+        if record is None or record.state is not PinRecordState.REFUSED or self._attended:
             return
+        raise PinRefused(
+            f"The card refused the PIN {pin.name.value} at {moment(record)}; it is not sent again until a person "
+            "says so.",
+            remedy=self._remedies.after_refusal(pin, record, kept=KEPT_TRIES),
+        )
+
+    def _stop_without_end(self, pin: PinSlot, record: PinRecord) -> None:
+        if record.state is not PinRecordState.PENDING or self._attended:
+            return
+        raise PinRefused(
+            f"{end_unknown(record, f'the PIN {pin.name.value}')}; nothing is sent until a person says so.",
+            remedy=self._remedies.way_back(pin, record),
+        )
+
+    def _check_status(self, pin: PinSlot, status: PinStatus, record: PinRecord | None) -> None:
+        """Raise unless a try can be spent.
+
+        A card that hides its counter, or has none, gets one: what the ledger notes of it decides about the next.
+        """
+        name = pin.name.value
+        left = _known_tries(status, record)
+        match status.state:
+            case PinState.READY | PinState.VERIFIED | PinState.UNREADABLE if left is not None and left <= self._kept:
+                raise PinRefused(
+                    f"The PIN {name} has {_tries(left)} left, and {self._kept} are kept for people; nothing was "
+                    "sent.",
+                    remedy=self._remedies.spend_a_try(pin, left),
+                )
+            case PinState.BLOCKED:
+                raise PinBlocked(f"The PIN {name} is blocked.", remedy=self._remedies.unblocking(pin))
+            case PinState.NULL_PIN:
+                raise PinNotInitialized(
+                    f"The PIN {name} still is the card's NullPIN.", remedy=self._remedies.first_pin(pin)
+                )
+            case PinState.ABSENT:
+                raise PinRefused(f"The card has no PIN {name}.", remedy="Name another PIN (which= or --which).")
+            case PinState.READY | PinState.VERIFIED | PinState.UNREADABLE:
+                return
 
 
 def _known_tries(status: PinStatus, record: PinRecord | None) -> int | None:

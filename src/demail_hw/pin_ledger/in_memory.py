@@ -17,6 +17,8 @@ _WAIT: Final = "Try again when that thread of this process is done with the card
 class MemoryPinLedger:
     """A ledger that ends with the process: for cards that do so too. Safe for several threads."""
 
+    state_dir: Final = None
+
     def __init__(self) -> None:
         self._locks: dict[str, threading.Lock] = {}
         self._pages: dict[str, _MemoryPage] = {}

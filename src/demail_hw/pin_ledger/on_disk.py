@@ -46,10 +46,13 @@ class FilePinLedger:
     Every method raises :class:`~demail_hw.errors.PinRefused` if the ledger cannot be read or written, or others could
     change it: no PIN is sent without it; and :class:`~demail_hw.errors.ConfigurationError` on a system without
     flock(2).
+
+    ``found``: the command line finds the folder itself, so that no remedy has to name it (``state_dir``).
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, found: bool = False) -> None:
         self._folder = directory / _FOLDER
+        self.state_dir: Final = None if found else str(directory)
 
     def records(self, card: str) -> Mapping[str, PinRecord]:
         """What is known of a card's PINs, by their names; nothing is locked."""
@@ -74,7 +77,7 @@ class FilePinLedger:
             with _refusing(self._folder):
                 make_folder(self._folder)
                 folder = stack.enter_context(opened_folder(self._folder))
-                lock = stack.enter_context(locked(folder, path.with_suffix(".lock"), deadline))
+                lock = stack.enter_context(locked(folder, path.with_suffix(".lock"), deadline, guards=path.name))
                 page = _FilePage(folder, path, lock)
             yield page
 
@@ -169,20 +172,26 @@ def _replace(folder: int, path: Path, records: Mapping[str, PinRecord]) -> None:
 
 
 def _encode(record: PinRecord) -> dict[str, Any]:
-    return {
+    fields = {
         "state": record.state.value,
         "operation": record.operation.value,
         "at": record.at.isoformat(timespec="seconds"),
         "retries_left": record.retries_left,
     }
+    return fields if record.unsettled is None else {**fields, "unsettled": _encode(record.unsettled)}
 
 
 def _decode(fields: Mapping[str, Any]) -> PinRecord:
     at = datetime.datetime.fromisoformat(fields["at"])
     if at.tzinfo is None:
         raise ValueError("a moment without a time zone")
+    unsettled = fields.get("unsettled")
     return PinRecord(
-        PinRecordState(fields["state"]), PinOperation(fields["operation"]), at, _decode_tries(fields["retries_left"])
+        PinRecordState(fields["state"]),
+        PinOperation(fields["operation"]),
+        at,
+        _decode_tries(fields["retries_left"]),
+        None if unsettled is None else _decode(unsettled),
     )
 
 

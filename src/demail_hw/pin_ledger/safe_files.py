@@ -127,7 +127,8 @@ def open_new_file(folder: int, name: str, flags: int) -> int:
 
 
 class Lock:
-    """A file that this process has locked."""
+    """A file that this process has locked, and its folder with it: shared, against whoever would make the file anew
+    (see :func:`locked`)."""
 
     def __init__(self, folder: int, name: str, descriptor: int) -> None:
         self._folder = folder
@@ -135,7 +136,7 @@ class Lock:
         self._descriptor = descriptor
 
     def stands(self) -> bool:
-        """Whether the file is still there. If somebody deleted it, others lock another one of its name."""
+        """Whether the file is still there. If somebody replaced it, others lock another one of its name."""
         try:
             there = os.stat(self._name, dir_fd=self._folder, follow_symlinks=False)
         except FileNotFoundError:
@@ -144,29 +145,42 @@ class Lock:
 
     def acquire(self) -> bool:
         """Whether it could be had at once."""
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return self.stands()
+        return (
+            _had(self._descriptor, fcntl.LOCK_EX)  # first: who waits for it keeps nobody from making another
+            and _had(self._folder, fcntl.LOCK_SH)
+            and self.stands()
+        )
 
     def release(self) -> None:
-        """A child that was forked meanwhile has the lock too: closing alone would leave it to the child."""
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        """A child that was forked meanwhile has the locks too: closing alone would leave them to the child."""
+        for descriptor in (self._folder, self._descriptor):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
 
 
+def _had(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
-def locked(folder: int, path: Path, deadline: Deadline) -> Iterator[Lock]:
+def locked(folder: int, path: Path, deadline: Deadline, *, guards: str) -> Iterator[Lock]:
     """The lock that is the file ``path`` in ``folder``, to the end of the ``with`` block; tried once at the least.
+
+    ``guards``: the file that nobody changes without the lock. Where it is there and its lock is not, somebody deleted
+    the lock, which another process may hold all the same: it is made anew only when nobody holds any lock of the
+    folder.
 
     Errors: ``OSError``; :class:`~demail_hw.errors.DeadlineExceeded` as long as another process has it.
     """
     process = os.getpid()
-    lock = _wait(folder, path, deadline)
+    lock = _wait(folder, path, deadline, guards)
     try:
         yield lock
     finally:
@@ -175,8 +189,8 @@ def locked(folder: int, path: Path, deadline: Deadline) -> Iterator[Lock]:
         lock.close()
 
 
-def _wait(folder: int, path: Path, deadline: Deadline) -> Lock:
-    while (lock := _try_lock(folder, path.name)) is None:
+def _wait(folder: int, path: Path, deadline: Deadline, guards: str) -> Lock:
+    while (lock := _try_lock(folder, path.name, guards)) is None:
         if time.monotonic() >= deadline:
             raise busy(
                 "process",
@@ -187,12 +201,16 @@ def _wait(folder: int, path: Path, deadline: Deadline) -> Lock:
     return lock
 
 
-def _try_lock(folder: int, name: str) -> Lock | None:
+def _try_lock(folder: int, name: str, guards: str) -> Lock | None:
     """Each time it is opened anew: a file that was deleted meanwhile locks nobody out."""
-    lock = Lock(folder, name, _open_lock(folder, name))
+    descriptor = _open_lock(folder, name, guards)
+    if descriptor is None:
+        return None
+    lock = Lock(folder, name, descriptor)
     try:
         if lock.acquire():
             return lock
+        lock.release()
     except BaseException:
         lock.close()
         raise
@@ -200,8 +218,30 @@ def _try_lock(folder: int, name: str) -> Lock | None:
     return None
 
 
-def _open_lock(folder: int, name: str) -> int:
+def _open_lock(folder: int, name: str, guards: str) -> int | None:
+    """``None`` while it was deleted and may be held."""
+    with contextlib.suppress(FileNotFoundError):
+        return open_file(folder, name, os.O_RDWR)
+    if not _is_there(folder, guards):
+        return _make_lock(folder, name)
+    if not _had(folder, fcntl.LOCK_EX):
+        return None
+    try:
+        return _make_lock(folder, name)
+    finally:
+        fcntl.flock(folder, fcntl.LOCK_UN)
+
+
+def _is_there(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _make_lock(folder: int, name: str) -> int:
     try:
         return open_new_file(folder, name, os.O_RDWR)
-    except FileExistsError:
+    except FileExistsError:  # another process was quicker
         return open_file(folder, name, os.O_RDWR)

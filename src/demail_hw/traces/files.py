@@ -2,12 +2,8 @@
 
 import contextlib
 import datetime
-import errno
 import importlib.metadata
 import logging
-import os
-import secrets
-import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +23,7 @@ from demail_hw.iso7816.trace import (
     TraceEntry,
     TraceEvent,
 )
+from demail_hw.traces.output_file import create, heading
 
 __all__ = ["MAX_TRACE_FILE", "FileTracer", "read_trace"]
 
@@ -34,7 +31,6 @@ MAX_TRACE_FILE: Final = 64 << 20
 """The greatest file that is read as a trace, in bytes."""
 
 _LOG = logging.getLogger(__name__)
-_PRIVATE: Final = 0o600
 _DISTRIBUTION: Final = "demail-hw"
 
 
@@ -42,14 +38,15 @@ class FileTracer:
     """A tracer that writes a trace to a file, for its owner alone, line by line: whatever ends the process, the file
     holds all that happened before, and the command that was under way.
 
-    The file is made anew when this object is made: it takes the place of one that was there, whoever had that open or
-    owned it. No link is followed but one of root or our own to a device or a pipe, such as ``/dev/stderr``.
+    The file is made anew when this object is made. An older trace of ours, or an empty file, gives it its place,
+    whoever had that open or owned it; any other file that is there is left as it is. No link is followed but one of
+    root or our own to a device or a pipe, such as ``/dev/stderr``.
     ``deciphered``: show what a DECIPHER returns too; else it is masked, for it may be the key of a message.
 
     One tracer is for one card after the other, not for two at the same time. If the file cannot be written any more,
     the trace ends with a warning, and the card's work goes on. A context manager.
 
-    Errors: :class:`~demail_hw.errors.ConfigurationError` if the file cannot be made.
+    Errors: :class:`~demail_hw.errors.ConfigurationError` if the file cannot be made, or is there and no trace.
     """
 
     def __init__(self, path: str | Path, *, deciphered: bool = False) -> None:
@@ -59,13 +56,13 @@ class FileTracer:
         self._lock = threading.Lock()
         self._under_way = ""
         try:
-            self._stream: TextIO | None = _create(self._path)
+            self._stream: TextIO | None = create(self._path)
         except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
             raise ConfigurationError(
                 f"The trace {self._path} cannot be written: {_reason(error)}.", file=str(self._path)
             ) from error
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self._write(f"# {_DISTRIBUTION} {_version()}, trace begun {now}")
+        self._write(heading(_version(), now))
 
     @property
     def enabled(self) -> bool:
@@ -125,53 +122,6 @@ class FileTracer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _create(path: Path) -> TextIO:
-    """A new file for its owner alone, or the device or the pipe that is there; each line goes out when it ends."""
-    there = _lstat(path)
-    descriptor = _put_new(path) if there is None or stat.S_ISREG(there.st_mode) else _open_special(path, there)
-    try:
-        os.set_blocking(descriptor, True)
-        return os.fdopen(descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
-    except BaseException:
-        os.close(descriptor)
-        raise
-
-
-def _lstat(path: Path) -> os.stat_result | None:
-    try:
-        return path.lstat()
-    except FileNotFoundError:
-        return None
-
-
-def _put_new(path: Path) -> int:
-    """A new file in the place of ``path``: what was there may be open elsewhere, or belong to somebody else."""
-    draft = path.with_name(f".demail-hw-{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _PRIVATE)
-    try:
-        os.fchmod(descriptor, _PRIVATE)  # whatever the umask
-        draft.replace(path)
-    except BaseException:
-        os.close(descriptor)
-        draft.unlink(missing_ok=True)
-        raise
-    return descriptor
-
-
-def _open_special(path: Path, there: os.stat_result) -> int:
-    """A device or a pipe, or a link to one."""
-    is_link = stat.S_ISLNK(there.st_mode)
-    if (is_link or stat.S_ISFIFO(there.st_mode)) and there.st_uid not in (0, os.geteuid()):
-        raise OSError(errno.EPERM, "it is a link or a pipe of another user")
-    # Without O_NONBLOCK a pipe that nobody reads would be waited for.
-    flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if is_link else os.O_NOFOLLOW)
-    descriptor = os.open(path, flags)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.ELOOP, "it is a link to a file" if is_link else "it has just been replaced")
-    return descriptor
 
 
 def _version() -> str:

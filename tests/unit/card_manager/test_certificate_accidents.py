@@ -13,7 +13,7 @@ from demail_hw.card_manager.certificates import CardCertificates
 from demail_hw.errors import CardError, CardRemoved, CertificateError, HardwareError, UnexpectedCard
 from demail_hw.interfaces import Timeouts
 from demail_hw.keys.card_session import CardSession
-from demail_hw.keys.certificates import wrap
+from demail_hw.keys.certificate_file import wrap
 from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
 from demail_hw.tcos.layout import StorageForm

@@ -21,7 +21,7 @@ from demail_hw.errors import (
 from demail_hw.identity import KeyRole
 from demail_hw.interfaces import Timeouts
 from demail_hw.keys.card_session import CardSession
-from demail_hw.keys.certificates import unwrap, wrap
+from demail_hw.keys.certificate_file import unwrap, wrap
 from demail_hw.keys.provider import TcosKeyProvider
 from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
@@ -414,6 +414,129 @@ def test_a_public_key_file_is_believed_before_a_certificate() -> None:
     put(card, wrap(issue(public_key("nks-81")).public_bytes(Encoding.DER), CONTAINER), 0xC000)
     write(card)
     assert unwrap(bytes(ef(card).content)) == DER
+
+
+# --- what changes with it
+
+
+def test_a_plan_says_which_certificate_the_key_is_used_with_from_then_on() -> None:
+    card = netkey3()
+    with managing(card) as certificates:
+        own = certificates.certificate_of(KeyRole.SIGNATURE)
+        first = certificates.plan_import(IMPORTED, certificates.file("4331"))
+        assert first.use is not None
+        assert (first.use.key.role, first.use.before, first.use.after) == (KeyRole.SIGNATURE, own, IMPORTED)
+        carry_out(certificates, first)
+        assert certificates.certificate_of(KeyRole.SIGNATURE) == IMPORTED
+        later = issue(public_key(), name="later")
+        second = certificates.plan_import(later, certificates.file("4332"))
+        assert second.use is not None
+        assert (second.use.before, second.use.after) == (IMPORTED, IMPORTED)
+        carry_out(certificates, second)
+        assert certificates.certificate_of(KeyRole.SIGNATURE) == IMPORTED
+        gone = certificates.plan_erase(certificates.file("4331"))
+        assert gone.use is not None
+        assert (gone.use.before, gone.use.after) == (IMPORTED, later)
+        carry_out(certificates, gone)
+        assert certificates.certificate_of(KeyRole.SIGNATURE) == later
+
+
+def test_a_key_that_gets_its_first_certificate_and_loses_its_last() -> None:
+    card = netkey3()
+    put(card, b"", 0xC000)
+    with managing(card) as certificates:
+        first = certificates.plan_import(IMPORTED, certificates.file("4331"))
+        assert first.use is not None
+        assert (first.use.before, first.use.after) == (None, IMPORTED)
+        carry_out(certificates, first)
+        last = certificates.plan_erase(certificates.file("4331"))
+        assert last.use is not None
+        assert (last.use.before, last.use.after) == (IMPORTED, None)
+
+
+def test_a_broken_public_key_file_does_not_keep_a_file_from_being_erased() -> None:
+    card = netkey3()
+    write(card)
+    card.file_system.root.child(NKS).child(0x4531).rules = FileRules(read=NEVER)  # type: ignore[union-attr]
+    with managing(card) as certificates:
+        plan = certificates.plan_erase(certificates.file("4331"))
+        assert plan.use is None
+        carry_out(certificates, plan)
+    assert set(ef(card).content) == {0xFF}
+
+
+def test_an_issuer_that_the_card_does_not_hold_is_told() -> None:
+    card = netkey3()
+    with managing(card) as certificates:
+        plan = certificates.plan_import(IMPORTED, certificates.file("4331"))
+        assert [each for each in plan.warnings if "issuer CN=somebody else's CA" in each]
+        own = certificates.certificate_of(KeyRole.SIGNATURE)
+        assert certificates.plan_import(own, certificates.file("4331")).warnings == (
+            "The certificate is already there in NKS/C000.",
+        )
+        for identifier, directory in ((0xC008, NKS), (0xC008, SIGG), (0xC00E, SIGG)):
+            issuers = ef(card, identifier, directory)
+            issuers.content[:] = b"\xff" * issuers.size
+        missing = certificates.plan_import(own, certificates.file("4331")).warnings
+    assert [each for each in missing if "does not hold the certificate of the issuer CN=" in each]
+
+
+@pytest.mark.parametrize("there", [0x4331, 0x4332, 0xC000])
+def test_a_certificate_that_a_file_of_the_key_holds_is_not_written_again(there: int) -> None:
+    card = netkey3()
+    put(card, wrap(DER, CONTAINER), there)
+    with managing(card) as certificates:
+        plan = certificates.plan_import_for(IMPORTED, KeyRole.SIGNATURE)
+        assert (plan.file.identifier, plan.writes, plan.form) == (there, (), CONTAINER)
+        assert plan.length == len(wrap(DER, CONTAINER))
+        carry_out(certificates, plan)
+        other_form = certificates.plan_import_for(IMPORTED, KeyRole.SIGNATURE, form=BARE)
+        assert (other_form.file.identifier, bool(other_form.writes)) == (there, there != 0xC000)
+    assert (card.instructions[UPDATE], card.instructions[VERIFY]) == (0, 0)
+
+
+def test_a_stranger_that_lies_there_already_is_not_taken_for_done() -> None:
+    card = netkey3()
+    stranger = issue(public_key("nks-81"))
+    put(card, stranger.public_bytes(Encoding.DER))
+    with managing(card) as certificates, pytest.raises(CertificateError, match="NetKey encryption key"):
+        certificates.plan_import_for(stranger, KeyRole.SIGNATURE)
+
+
+def without_own_certificate(*users: x509.Certificate) -> SimulatedTcosCard:
+    card = open_card("signature-card-v2")
+    put(card, b"", 0xC000)
+    for identifier, certificate in zip((0x4331, 0x4332), users, strict=False):
+        put(card, certificate.public_bytes(Encoding.DER), identifier)
+    return card
+
+
+MINE = issue(public_key("signature-card-v2-p256-nks-80"))
+STRANGER = issue(ec.generate_private_key(ec.SECP256R1()).public_key(), name="stranger")
+
+
+def test_a_strangers_certificate_that_tells_the_key_is_to_be_erased() -> None:
+    card = without_own_certificate(STRANGER)
+    assert "certs erase URI --file NKS/4331" in refusal(card, MINE, "NKS/C000").remedy
+    erase(card, "4331")
+    with managing(card) as certificates:
+        carry_out(certificates, certificates.plan_import(MINE, certificates.file("NKS/C000"), unchecked=True))
+    card.instructions.clear()
+    assert "certs erase" not in refusal(card, STRANGER, "4331").remedy  # now it is the card's own that tells
+
+
+def test_an_import_warns_of_files_that_disagree() -> None:
+    with managing(without_own_certificate(MINE, STRANGER)) as certificates:
+        plan = certificates.plan_import(MINE, certificates.file("NKS/C000"))
+        assert [each for each in plan.warnings if "in 4332 and C000 have different public keys" in each]
+        replaced = certificates.plan_import(MINE, certificates.file("4332"))
+        assert not [each for each in replaced.warnings if "different public keys" in each]
+
+
+def test_an_empty_file_says_what_to_do() -> None:
+    with managing(netkey3()) as certificates, pytest.raises(KeyNotFound, match="NKS/4372 is empty") as caught:
+        certificates.certificate(certificates.file("4372"))
+    assert "certs list" in caught.value.remedy
 
 
 # --- PINs

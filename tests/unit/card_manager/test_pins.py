@@ -480,3 +480,73 @@ def test_the_way_back_from_a_change_without_an_end(committed: bool) -> None:
                 pins.verify(GLOBAL, source(NEW))
             pins.verify(GLOBAL, source(OLD))
     assert ledger.records(ICCSN)["global"].state is PinRecordState.ACCEPTED
+
+
+def interrupted(name: str, simulated: SimulatedTcosCard, ledger: PinLedger, *, committed: bool) -> None:
+    """The last command of a use has no end that anybody noted."""
+    card = Watched(simulated)
+    card.taken_out_at, card.acts_before = steps_of(name) - 1, committed
+    with pytest.raises(CardRemoved), managing(card, ledger) as pins:
+        USES[name][1](pins)
+
+
+def test_status_says_both_after_a_change_without_an_end_and_a_refused_new_pin() -> None:
+    simulated, ledger = open_card("netkey3"), MemoryPinLedger()
+    interrupted("change", simulated, ledger, committed=False)
+    with managing(simulated, ledger, attended=True) as pins, pytest.raises(PinIncorrect):
+        pins.verify(GLOBAL, source(NEW))
+    said = sentences(simulated, ledger)["global"]
+    assert "The card refused what was sent at" in said
+    assert "How the attempt to change it at" in said
+    assert "If that was the new PIN, the old one counts still" in said
+    assert "demail-hw pin verify URI --keep 1" in said
+    with managing(simulated, ledger, kept=1, attended=True) as pins:
+        pins.verify(GLOBAL, source(OLD))
+    assert sentences(simulated, ledger)["global"] == "3 tries are left. "
+
+
+def test_an_interrupted_unblocking_of_a_pin_that_was_not_blocked_proves_nothing_by_its_tries() -> None:
+    simulated, ledger = open_card("netkey3"), MemoryPinLedger()
+    interrupted("unblock", simulated, ledger, committed=False)
+    said = sentences(simulated, ledger)
+    assert "How the attempt to unblock it at" in said["global"]
+    assert "tries again" not in said["global"]
+    assert "Verify the new PIN at the terminal" in said["global"]
+    assert said["puk"] == "3 tries are left. ", "its counter proves that it was not refused"
+
+
+def test_an_interrupted_unblocking_of_a_blocked_pin_is_told_by_its_tries() -> None:
+    for committed in (False, True):
+        simulated, ledger = blocked_card(), MemoryPinLedger()
+        interrupted("unblock", simulated, ledger, committed=committed)
+        said = sentences(simulated, ledger)
+        if committed:
+            assert "it was blocked. So the new PIN counts" in said["global"]
+        else:
+            assert said["global"].startswith("It is blocked. Unblock it with the PIN puk")
+        assert said["puk"] == "3 tries are left. "
+
+
+def test_a_puk_that_lost_a_try_in_an_unblocking_without_an_end_is_called_what_it_was() -> None:
+    simulated, ledger = open_card("netkey3"), MemoryPinLedger()
+    interrupted("unblock", simulated, ledger, committed=False)
+    simulated.file_system.root.pins[1].tries = 2
+    assert "How the attempt to unblock a PIN with it at" in sentences(simulated, ledger)["puk"]
+
+
+def test_a_rehearsal_refuses_what_the_deed_would_and_sends_nothing() -> None:
+    card = Watched(open_card("netkey3"))
+    with managing(card) as pins:
+        pins.rehearse((GLOBAL, source(OLD)), (PUK, source(PUK_OF_THE_CARD)))
+        with pytest.raises(PinRefused, match="PIN puk is 8 to"):
+            pins.rehearse((GLOBAL, source(OLD)), (PUK, source(OLD[:5])))
+        with pytest.raises(PinRefused, match="nothing was sent"):
+            pins.rehearse((GLOBAL, source(b"12 456")))
+    assert card.secrets == []
+
+
+def test_a_rehearsal_wipes_what_it_was_given() -> None:
+    store = bytearray(OLD)
+    with managing(open_card("netkey3")) as pins:
+        pins.rehearse((GLOBAL, CallablePinSource(lambda: store)))
+    assert store == bytes(len(OLD))

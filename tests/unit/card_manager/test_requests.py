@@ -3,15 +3,17 @@
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from certificate_bench import put
 from demail_hw.card_manager import open_manager
 from demail_hw.card_manager.requests import alternative_names, parse_subject, request_certificate
 from demail_hw.errors import KeyNotFound, PinIncorrect, PinRefused
 from demail_hw.identity import KeyRole
 from demail_hw.interfaces import Timeouts
+from demail_hw.keys.bare_key import bare_private_key
 from demail_hw.keys.card_session import CardSession
-from demail_hw.keys.provider import bare_private_key
 from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
 from demail_hw.tcos.layout import PinName
@@ -19,6 +21,7 @@ from demail_hw_simulators.card.card import SimulatedTcosCard
 from demail_hw_simulators.card.file_system import DedicatedFile, TransparentFile
 from demail_hw_simulators.card.personalities import load_card_key, open_card
 from demail_hw_simulators.sim_reader import SimulatedReader
+from issued import issue
 
 SUBJECT = parse_subject("CN=Poststelle,O=Beispiel GmbH,C=DE")
 VERIFY, PSO = 0x20, 0x2A
@@ -119,7 +122,7 @@ def test_a_subject_in_the_order_of_rfc_4514() -> None:
 
 @pytest.mark.parametrize("text", ["", "Poststelle", "CN=", "XYZ=1", "C=Germany", "CN=a,,O=b", "/CN=a/O=b"])
 def test_what_is_no_subject(text: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"\w"):
         parse_subject(text)
 
 
@@ -138,7 +141,43 @@ def test_alternative_names() -> None:
     reader.close()
 
 
-@pytest.mark.parametrize(("dns", "emails"), [([""], []), ([], [""]), (["köln.example"], []), ([], ["ä@example.org"])])
-def test_names_that_are_none(dns: list[str], emails: list[str]) -> None:
-    with pytest.raises(ValueError):
-        alternative_names(dns, emails)
+NO_DNS_NAMES = [
+    "", "köln.example", "a..example", "-a.example", "a-.example", "a_b.example", "*", "a.*.example", "a*.example",
+    "a.example.", "192.0.2.1", "2001:db8::1", f"{'x' * 64}.example", ".".join(["x" * 60] * 5), "a b", "a.example\n",
+    "https://a.example", "a.example:443", "a@example.org",
+]  # fmt: skip
+NO_ADDRESSES = [
+    "", "a", "a@", "@example.org", "ä@example.org", "a b@example.org", "a@b@example.org", "a..b@example.org",
+    "a@[192.0.2.1]", "a@192.0.2.1", "A <a@example.org>", "a@example.org ", "a@example.org (A)", "a@-x.example",
+    "a@köln.example", "a@*.example", '"a b"@example.org', "a@example.org\nBcc: b@example.org", f"{'a' * 65}@b.c",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_DNS_NAMES)
+def test_what_is_no_dns_name(name: str) -> None:
+    with pytest.raises(ValueError, match=r"DNS"):
+        alternative_names([name], [])
+
+
+@pytest.mark.parametrize("address", NO_ADDRESSES)
+def test_what_is_no_mail_address(address: str) -> None:
+    with pytest.raises(ValueError, match=r"mail address|DNS name|DNS does not know"):
+        alternative_names([], [address])
+
+
+@pytest.mark.parametrize("name", ["localhost", "xn--kln-sna.example", "*.a.example", "1.example", f"{'x' * 63}.c"])
+def test_what_is_a_dns_name(name: str) -> None:
+    assert alternative_names([name], []) == (x509.DNSName(name),)
+
+
+@pytest.mark.parametrize("address", ["a@b", "first.last+tag@xn--kln-sna.example", "o'neil@example.org"])
+def test_what_is_a_mail_address(address: str) -> None:
+    assert alternative_names([], [address]) == (x509.RFC822Name(address),)
+
+
+def test_a_request_warns_of_files_that_disagree(caplog: pytest.LogCaptureFixture) -> None:
+    card = without_certificates(open_card("signature-card-v2"))
+    put(card, issue(load_card_key("signature-card-v2-p256-nks-80").public_key()).public_bytes(Encoding.DER), 0x4331)
+    put(card, issue(ec.generate_private_key(ec.SECP256R1()).public_key()).public_bytes(Encoding.DER), 0x4332)
+    assert request(card, KeyRole.SIGNATURE).is_signature_valid
+    assert "in 4332 and 4331 have different public keys; that in 4331 counts" in caplog.text

@@ -108,5 +108,5 @@ def test_reports() -> None:
 
 def test_the_codes_are_documented() -> None:
     page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
-    documented = {int(number) for number in re.findall(r"^\| *`?(\d)`? *\|", page, re.MULTILINE)}
+    documented = {int(number) for number in re.findall(r"^\| *`?(\d+)`? *\|", page, re.MULTILINE)}
     assert documented == {int(code) for code in ExitCode}

@@ -117,6 +117,7 @@ def test_a_stranger_does_not_command_the_terminal(
 def test_an_error_that_quotes_a_trace_does_not_command_the_terminal(
     path: pathlib.Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
 ) -> None:
+    path.unlink()
     assert not run("--trace", path, "card", "info", "sim:")
     first = Trace.parse(path.read_text()).entries[0].command
     path.write_text(f"# connected ATR {ATR}\n> {first}\n# no answer: \x1b[2J\x9b2J\n")
@@ -197,6 +198,7 @@ def test_what_is_no_trace(
 
 
 def test_a_command_is_recorded(path: pathlib.Path) -> None:
+    path.unlink()
     before = os.umask(0)
     try:
         assert not run("--trace", path, "card", "info", "sim:")
@@ -215,6 +217,15 @@ def test_a_trace_that_cannot_be_written_is_told_before_the_card_is_touched(
     words = ("card", "info", "usbip://127.0.0.1:1/", "--json")  # would be another error if it were tried
     assert run("--trace", tmp_path / name, *words) == ExitCode.CONFIGURATION
     assert "cannot be written" in json.loads(capsys.readouterr().err)["error"]["message"]
+
+
+def test_a_file_that_is_no_trace_is_left_as_it_is(path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path.write_text("Dear Sir")
+    assert run("--trace", path, "card", "info", "usbip://127.0.0.1:1/", "--json") == ExitCode.CONFIGURATION
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert "left as it is" in error["message"]
+    assert error["remedy"]
+    assert path.read_text() == "Dear Sir"
 
 
 def test_a_command_without_a_card_makes_no_trace(path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,6 +254,7 @@ def test_a_trace_is_not_overwritten_by_its_own_replay(
 
 
 def test_the_same_card_answers_the_same(path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path.unlink()
     assert not run("--trace", path, "card", "info", "sim:")
     capsys.readouterr()
     assert not run("trace", "replay", path, "sim:")

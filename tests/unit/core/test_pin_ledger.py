@@ -1,6 +1,7 @@
 """The PIN ledger on disk: where it is, what is in it, who may read it, and what becomes of it if something fails."""
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import json
@@ -25,7 +26,7 @@ from demail_hw.errors import ConfigurationError, DeadlineExceeded, PinRefused
 from demail_hw.interfaces import PinOperation, PinRecord, PinRecordState
 from demail_hw.pin_ledger import FilePinLedger, MemoryPinLedger, ledger_for, state_directory
 
-CARD = "89490173510080407136"
+CARD, OTHER = "89490173510080407136", "89490173510080407144"
 BEFORE = PinRecord(PinRecordState.ACCEPTED, PinOperation.VERIFY, datetime(2026, 11, 24, 12, tzinfo=UTC), 3)
 AFTER = PinRecord(PinRecordState.PENDING, PinOperation.CHANGE, datetime(2026, 11, 24, 13, tzinfo=UTC), 2)
 NOBODY = 65534
@@ -482,6 +483,17 @@ with FilePinLedger(Path(sys.argv[1])).page(sys.argv[2], deadline=time.monotonic(
     print("held", flush=True)
     sys.stdin.readline()
 """
+TRY = """
+import sys, time
+from pathlib import Path
+from demail_hw.errors import DeadlineExceeded
+from demail_hw.pin_ledger import FilePinLedger
+try:
+    with FilePinLedger(Path(sys.argv[1])).page(sys.argv[2], deadline=time.monotonic()):
+        print("held", flush=True)
+except DeadlineExceeded as error:
+    print(type(error).__name__, flush=True)
+"""
 COUNT = """
 import datetime, sys, time
 from pathlib import Path
@@ -618,6 +630,55 @@ def test_who_waited_for_a_lock_that_was_deleted_has_none(tmp_path: Path) -> None
     assert is_free(tmp_path)
 
 
+def test_a_lock_that_is_deleted_while_it_is_held_lets_no_other_process_in(tmp_path: Path) -> None:
+    write(tmp_path)
+    lock = page_of(tmp_path).with_suffix(".lock")
+    with Child(HOLD, str(tmp_path), CARD) as holder:
+        assert holder.hear() == "held"
+        lock.unlink()
+        with Child(TRY, str(tmp_path), CARD) as other:
+            assert other.hear() == "DeadlineExceeded"
+        assert not lock.exists()
+        with FilePinLedger(tmp_path).page(OTHER, deadline=time.monotonic()):
+            pass  # that of another card is free
+        holder.tell()
+        assert holder.wait() == 0
+    with Child(TRY, str(tmp_path), CARD) as other:
+        assert other.hear() == "held"
+    assert lock.exists()
+    assert read(tmp_path) == {"global": BEFORE}
+
+
+def test_the_first_note_is_not_written_by_whose_lock_was_deleted(tmp_path: Path) -> None:
+    """Before a card has a page nobody can tell a deleted lock from none: two may hold one, and only who holds the
+    one that is there sends a PIN."""
+    with FilePinLedger(tmp_path).page(CARD, deadline=soon()) as first:
+        page_of(tmp_path).with_suffix(".lock").unlink()
+        with FilePinLedger(tmp_path).page(CARD, deadline=time.monotonic()) as second:
+            with pytest.raises(PinRefused, match="deleted the lock"):
+                first.write({"global": AFTER})
+            second.write({"global": AFTER})
+    assert read(tmp_path) == {"global": AFTER}
+
+
+def test_of_many_processes_one_at_a_time_has_a_page_whose_lock_was_deleted(tmp_path: Path) -> None:
+    write(tmp_path, dataclasses.replace(BEFORE, retries_left=0))
+    with Child(HOLD, str(tmp_path), CARD) as holder:
+        assert holder.hear() == "held"
+        children = [Child(COUNT, str(tmp_path), CARD) for _ in range(3)]
+        for child in children:
+            assert child.hear() == "ready"
+        page_of(tmp_path).with_suffix(".lock").unlink()
+        for child in children:
+            child.tell()
+        holder.tell()
+        assert [child.wait() for child in children] == [0] * 3
+        for child in children:
+            with child:
+                pass
+    assert read(tmp_path)["global"].retries_left == 3
+
+
 def test_a_lock_that_is_deleted_before_it_is_had_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -626,7 +687,8 @@ def test_a_lock_that_is_deleted_before_it_is_had_is_made_anew(
     deletions = iter([True, False])
 
     def delete_first(descriptor: int, operation: int) -> None:
-        if operation & fcntl.LOCK_EX and next(deletions, False):
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        if is_file and operation & fcntl.LOCK_EX and next(deletions, False):
             lock.unlink()
         locks(descriptor, operation)
 

@@ -7,7 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from demail_hw.keys.certificates import build_chain
+from demail_hw.keys.certificate_chain import build_chain
 
 BEGIN = datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)
 

@@ -6,6 +6,7 @@ import datetime
 import functools
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,8 +26,8 @@ from demail_hw.errors import (
 )
 from demail_hw.interfaces import Buffer, Buffers, PinLedger, PinOperation, PinRecord, PinRecordState
 from demail_hw.keys.pin_guard import PinGuard
-from demail_hw.keys.pin_remedies import way_back
-from demail_hw.pin_ledger import MemoryPinLedger
+from demail_hw.keys.pin_remedies import PinRemedies
+from demail_hw.pin_ledger import FilePinLedger, MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
 from demail_hw.secrets import Pin
 from demail_hw.tcos.card import PinState, TcosCard
@@ -559,6 +560,17 @@ class Use:
         """What a wrong PIN ends at."""
         return PinOperation.VERIFY if self.sent[0] == VERIFY else self.operation
 
+    def noted_as(self, name: str) -> PinOperation:
+        """What its last command is called in the record of this PIN."""
+        another = self.operation is PinOperation.UNBLOCK and name == self.asked
+        return PinOperation.UNBLOCK_ANOTHER if another else self.operation
+
+    @property
+    def way_back(self) -> str:
+        """After its last command, if nobody knows how that ended."""
+        now = datetime.datetime.now(datetime.UTC)
+        return PinRemedies().way_back(GLOBAL, PinRecord(PENDING, self.operation, now, self.noted["global"]))
+
 
 USES = {
     "change": Use(
@@ -613,7 +625,7 @@ def test_accepted(use: Use) -> None:
     bench, ledger = Bench(use.card()), MemoryPinLedger()
     use.act(guard(None, ledger), bench)
     assert bench.sent == use.sent
-    assert noted(ledger) == {name: (ACCEPTED, use.operation, left) for name, left in use.noted.items()}
+    assert noted(ledger) == {name: (ACCEPTED, use.noted_as(name), left) for name, left in use.noted.items()}
     assert accepts(bench, NEW)
     bench.verify(guard(NEW, ledger))
 
@@ -630,7 +642,7 @@ def test_it_is_noted_before_it_leaves(use: Use) -> None:
     bench.answer = bench.other_answer = look
     use.act(guard(None, ledger), bench)
     verify = {use.asked: (PENDING, PinOperation.VERIFY, use.noted[use.asked])}
-    last = {name: (PENDING, use.operation, left) for name, left in use.noted.items()}
+    last = {name: (PENDING, use.noted_as(name), left) for name, left in use.noted.items()}
     assert seen == ([verify, last] if VERIFY in use.sent else [last])
 
 
@@ -670,7 +682,7 @@ def test_a_refusal_for_another_reason_stops_too(use: Use, status: str) -> None:
         use.act(guard(None, ledger), bench)
     assert caught.value.outcome is Outcome.REFUSED
     left = 0 if status == "6983" else use.noted[use.asked]
-    assert noted(ledger) == {use.asked: (REFUSED, use.operation, left)}
+    assert noted(ledger) == {use.asked: (REFUSED, use.noted_as(use.asked), left)}
     assert bench.sent == use.sent
 
 
@@ -682,8 +694,8 @@ def test_a_status_word_that_proves_nothing_leaves_it_open(use: Use, status: str)
     with pytest.raises(CardError) as caught:
         use.act(guard(None, ledger), bench)
     assert caught.value.outcome is Outcome.UNKNOWN
-    assert caught.value.remedy == way_back(NETKEY3.pin(PinName.GLOBAL), use.operation)
-    assert noted(ledger) == {name: (PENDING, use.operation, left) for name, left in use.noted.items()}
+    assert caught.value.remedy == use.way_back
+    assert noted(ledger) == {name: (PENDING, use.noted_as(name), left) for name, left in use.noted.items()}
 
 
 @each_use
@@ -700,15 +712,15 @@ def test_no_answer_stops_everything_unattended_and_says_the_way_back(use: Use, c
     bench.other_answer = say_nothing
     with pytest.raises(DeadlineExceeded) as caught:
         use.act(guard(None, ledger), bench)
-    assert caught.value.remedy == way_back(NETKEY3.pin(PinName.GLOBAL), use.operation)
+    assert caught.value.remedy == use.way_back
     bench.other_answer = None
-    assert noted(ledger) == {name: (PENDING, use.operation, left) for name, left in use.noted.items()}
+    assert noted(ledger) == {name: (PENDING, use.noted_as(name), left) for name, left in use.noted.items()}
     for pin in (RIGHT, NEW):
         with pytest.raises((PinRefused, PinBlocked, PinNotInitialized)) as stopped:
             bench.verify(guard(pin, ledger, kept=0))
         if isinstance(stopped.value, PinRefused):
             assert f"attempt to {use.operation.value} the PIN global" in stopped.value.message
-            assert stopped.value.remedy == way_back(NETKEY3.pin(PinName.GLOBAL), use.operation)
+            assert stopped.value.remedy == use.way_back
     assert bench.sent == use.sent
     assert accepts(bench, NEW) is committed
 
@@ -724,7 +736,7 @@ def test_what_has_no_end_is_not_begun_again_unattended(name: str, committed: boo
     bench.other_answer = None
     with pytest.raises(PinRefused, match="not known") as caught:
         use.act(guard(None, ledger), bench)
-    assert caught.value.remedy == way_back(NETKEY3.pin(PinName(use.asked)), use.operation)
+    assert caught.value.remedy == use.way_back
     assert bench.sent == use.sent
 
 
@@ -826,7 +838,7 @@ def test_the_last_tries_of_what_is_compared_are_kept(use: Use, left: int, kept: 
     bench = Bench(card)
     if goes:
         use.act(guard(None, ledger, kept=kept), bench)
-        assert noted(ledger)[use.asked] == (ACCEPTED, use.operation, left)
+        assert noted(ledger)[use.asked] == (ACCEPTED, use.noted_as(use.asked), left)
     else:
         with pytest.raises(PinRefused, match=f"PIN {use.asked} has .* kept for people"):
             use.act(guard(None, ledger, kept=kept), bench)
@@ -890,7 +902,7 @@ def test_a_verify_step_without_an_end_that_cost_a_try_is_not_repeated(use: Use) 
     bench.answer = None
     with pytest.raises(PinRefused, match=f"attempt to verify the PIN {use.asked} at .* not known") as caught:
         use.act(guard(None, ledger, kept=0), bench)
-    assert caught.value.remedy == way_back(NETKEY3.pin(PinName(use.asked)), PinOperation.VERIFY)
+    assert caught.value.remedy == PinRemedies().look_and_verify(NETKEY3.pin(PinName(use.asked)))
     assert bench.sent == [VERIFY]
     assert noted(ledger) == {use.asked: (PENDING, PinOperation.VERIFY, 3)}
 
@@ -925,7 +937,7 @@ def test_clear_forgets_one_pin_and_gives_what_was_known(use: Use) -> None:
     for name in use.noted:
         cleared = keeper.clear(NETKEY3.pin(PinName(name)), deadline=bench.deadline)
         assert cleared is not None
-        assert (cleared.state, cleared.operation) == (PENDING, use.operation)
+        assert (cleared.state, cleared.operation) == (PENDING, use.noted_as(name))
         assert name not in noted(ledger)
         assert keeper.clear(NETKEY3.pin(PinName(name)), deadline=bench.deadline) is None
     bench.other_answer = None
@@ -977,8 +989,8 @@ def test_an_end_that_cannot_be_noted_leaves_the_note_before(
         ledger.notes = 2 * len(use.sent) - 1  # two a command, but the last
         use.act(guard(None, ledger), bench)
         assert noted(ledger).keys() == use.noted.keys()
-    operation = use.first if refused else use.operation
-    assert {(state, done) for state, done, _ in noted(ledger).values()} == {(PENDING, operation)}
+    expected = {name: (PENDING, use.first if refused else use.noted_as(name)) for name in noted(ledger)}
+    assert {name: note[:2] for name, note in noted(ledger).items()} == expected
     assert "could not be noted: The ledger is full." in caplog.text
 
 
@@ -993,3 +1005,152 @@ def test_without_a_note_of_its_own_the_second_command_is_not_sent(
         use.act(guard(None, ledger), bench)
     assert bench.sent == [VERIFY]
     assert noted(ledger) == {use.asked: (state, PinOperation.VERIFY, 3)}
+
+
+# --- what is not settled, and what a counter proves of it
+
+
+class OpenAlways(Silent):
+    """Its card says to everybody that the PIN is verified, as it does where another program verified it."""
+
+    status = "9000"
+
+
+@each_of_two_steps
+def test_after_a_new_pin_the_guard_does_not_count_the_card_as_open(use: Use) -> None:
+    """The PINs that it had accepted before are past, whatever the card says."""
+    bench = OpenAlways()
+    keeper = guard(RIGHT)
+    asked = NETKEY3.pin(PinName(use.asked))
+    with bench.connection.transaction(deadline=bench.deadline):
+        for pin, secret in {GLOBAL: RIGHT, PUK: RIGHT_PUK}.items():
+            with Pin(secret) as given:
+                keeper.verify(bench.card, pin, given, deadline=bench.deadline)
+            assert keeper.is_open(bench.card, pin, deadline=bench.deadline)
+    use.act(keeper, bench)
+    with bench.connection.transaction(deadline=bench.deadline):
+        assert not keeper.is_open(bench.card, GLOBAL, deadline=bench.deadline)
+        assert not keeper.is_open(bench.card, asked, deadline=bench.deadline)
+
+
+def without_an_end(use: Use, ledger: PinLedger, bench: Bench, *, committed: bool) -> None:
+    bench.other_answer = lambda command: mute(bench.simulated.transmit(command) if committed else command)
+    with pytest.raises(DeadlineExceeded):
+        use.act(guard(None, ledger), bench)
+    bench.other_answer = None
+    bench.connection.reset(deadline=bench.deadline)
+
+
+def test_a_refusal_after_a_change_without_an_end_keeps_both() -> None:
+    bench, ledger = Bench(), MemoryPinLedger()
+    without_an_end(USES["change"], ledger, bench, committed=False)
+    open_end = ledger.records(CARD)["global"]
+    with pytest.raises(PinIncorrect) as caught:
+        bench.verify(guard(NEW, ledger, attended=True))
+    assert "If that was the new PIN, the old one counts still" in caught.value.remedy
+    assert "pin verify URI --keep 1" in caught.value.remedy
+    record = ledger.records(CARD)["global"]
+    assert (record.state, record.operation, record.unsettled) == (REFUSED, PinOperation.VERIFY, open_end)
+    with pytest.raises(PinRefused, match="not sent again") as stopped:
+        bench.verify(guard(RIGHT, ledger, kept=1))
+    assert stopped.value.remedy == caught.value.remedy
+
+
+def test_a_second_refusal_keeps_it_too_and_an_accepted_pin_settles_it() -> None:
+    bench, ledger = Bench(), MemoryPinLedger()
+    without_an_end(USES["change"], ledger, bench, committed=True)
+    open_end = ledger.records(CARD)["global"]
+    for wrong in (RIGHT, WRONG):
+        with pytest.raises(PinIncorrect):
+            bench.verify(guard(wrong, ledger, attended=True, kept=0))
+        assert ledger.records(CARD)["global"].unsettled == open_end
+    bench.verify(guard(NEW, ledger, attended=True, kept=0))
+    assert ledger.records(CARD)["global"].unsettled is None
+
+
+def test_a_verify_without_an_end_after_a_change_without_an_end_leads_back_from_the_change() -> None:
+    bench, ledger = Bench(), MemoryPinLedger()
+    without_an_end(USES["change"], ledger, bench, committed=False)
+    bench.answer = mute
+    with pytest.raises(DeadlineExceeded):
+        bench.verify(guard(NEW, ledger, attended=True))
+    bench.answer = None
+    with pytest.raises(PinRefused, match="attempt to verify the PIN global") as caught:
+        bench.verify(guard(NEW, ledger))
+    assert caught.value.remedy == USES["change"].way_back
+
+
+@pytest.mark.parametrize("committed", [False, True], ids=["before", "after"])
+def test_the_puk_of_an_unblocking_without_an_end_is_free_again_if_its_counter_proves_it(committed: bool) -> None:
+    use = USES["unblock"]
+    bench, ledger = Bench(use.card()), MemoryPinLedger()
+    without_an_end(use, ledger, bench, committed=committed)
+    with Pin(RIGHT_PUK) as puk, bench.connection.transaction(deadline=bench.deadline):
+        guard(None, ledger).verify(bench.card, PUK, puk, deadline=bench.deadline)
+    assert noted(ledger)["puk"] == (ACCEPTED, PinOperation.VERIFY, 3)
+    with pytest.raises(PinRefused, match="attempt to unblock the PIN global at"):
+        use.act(guard(None, ledger), bench)
+
+
+def test_the_puk_of_an_unblocking_that_cost_it_a_try_stays_stopped() -> None:
+    use = USES["unblock"]
+    card = use.card()
+    bench, ledger = Bench(card), MemoryPinLedger()
+    without_an_end(use, ledger, bench, committed=False)
+    card.file_system.root.pins[PUK.reference].tries = 2
+    with (
+        Pin(RIGHT_PUK) as puk,
+        bench.connection.transaction(deadline=bench.deadline),
+        pytest.raises(PinRefused, match="attempt to unblock a PIN with the PIN puk at") as caught,
+    ):
+        guard(None, ledger, kept=0).verify(bench.card, PUK, puk, deadline=bench.deadline)
+    assert "demail-hw pin verify URI --which puk" in caught.value.remedy
+
+
+def test_the_way_back_of_a_pin_that_was_not_blocked_claims_nothing_of_its_tries() -> None:
+    bench, ledger = Bench(), MemoryPinLedger()
+    bench.other_answer = mute
+    with pytest.raises(DeadlineExceeded) as caught:
+        unblock(guard(None, ledger), bench)
+    assert "has its tries again" not in caught.value.remedy
+    assert "Verify the new PIN at the terminal" in caught.value.remedy
+    assert "does not tell" in caught.value.remedy
+
+
+# --- where the ledger is
+
+
+@pytest.mark.parametrize(
+    ("found", "begins"), [(False, "demail-hw --state-dir '{}' pin clear URI"), (True, "demail-hw pin clear URI")]
+)
+def test_a_remedy_names_the_folder_of_a_ledger_that_the_command_line_would_not_find(
+    bench: Bench, tmp_path: Path, found: bool, begins: str
+) -> None:
+    folder = tmp_path / "a folder"
+    ledger = FilePinLedger(folder, found=found)
+    with pytest.raises(PinIncorrect):
+        bench.verify(guard(WRONG, ledger, kept=1))
+    bench.restore_tries()
+    with ledger.page(CARD, deadline=bench.deadline) as page:
+        page.write({"global": dataclasses.replace(page.records["global"], retries_left=None)})
+    with pytest.raises(PinRefused) as caught:
+        bench.verify(guard(RIGHT, ledger))
+    assert begins.format(folder) in caught.value.remedy
+
+
+def test_a_ledger_that_cannot_be_written_is_found_before_a_pin_is_asked_for(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("where a folder should be")
+    with pytest.raises(PinRefused, match="no PIN is sent without it"):
+        guard(None, FilePinLedger(tmp_path / "state")).check_ledger(deadline=bench.deadline)
+    with pytest.raises(PinRefused, match="full"):
+        guard(None, Unwritable()).check_ledger(deadline=bench.deadline)
+
+
+def test_what_is_not_settled_outlives_the_process(bench: Bench, tmp_path: Path) -> None:
+    without_an_end(USES["change"], FilePinLedger(tmp_path), bench, committed=False)
+    open_end = FilePinLedger(tmp_path).records(CARD)["global"]
+    with pytest.raises(PinIncorrect):
+        bench.verify(guard(NEW, FilePinLedger(tmp_path), attended=True))
+    assert FilePinLedger(tmp_path).records(CARD)["global"].unsettled == open_end
+    bench.verify(guard(RIGHT, FilePinLedger(tmp_path), attended=True, kept=1))
+    assert FilePinLedger(tmp_path).records(CARD)["global"].unsettled is None

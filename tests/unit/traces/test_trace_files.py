@@ -103,20 +103,64 @@ def test_an_exchange_may_be_told_at_its_end_alone(path: pathlib.Path) -> None:
     assert read_trace(path).entries == EXCHANGES
 
 
+OLDER = "# demail-hw 0.0.1, trace begun 2025-01-01T00:00:00+00:00\n> 00a4000c023f00\n" + "x" * 10_000
+
+
+@pytest.mark.parametrize("content", [OLDER, ""], ids=["a trace", "empty"])
 @pytest.mark.parametrize("before", [0o644, 0o400, 0o666])
-def test_a_file_that_was_there_is_emptied_and_made_private(path: pathlib.Path, before: int) -> None:
-    path.write_text("x" * 10_000)
-    path.chmod(before | 0o200)
+def test_a_trace_that_was_there_is_replaced_by_a_private_one(path: pathlib.Path, before: int, content: str) -> None:
+    path.write_text(content)
+    path.chmod(before)
     FileTracer(path).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.read_text().count("\n") == 1
+    FileTracer(path).close()  # what it begins a trace with it knows again
+
+
+OTHERS = {
+    "a text": "Dear Sir,\n",
+    "a key": "-----BEGIN PRIVATE KEY-----\n",
+    "an end of line": "\n",
+    "a zero byte": "\0",
+    "a trace further down": f"\n{OLDER}",
+    "about this program": "# demail-hw 0.1.0\n\n, trace begun 2025-01-01\n",
+    "a trace of another program": "# reader: uTrust\n> 00a4000c023f00\n<  9000\n",
+    "half a heading": OLDER[:30],
+}
+
+
+@pytest.mark.parametrize("content", OTHERS.values(), ids=OTHERS)
+def test_any_other_file_is_left_as_it_is(path: pathlib.Path, content: str) -> None:
+    path.write_text(content)
+    before = path.stat()
+    with pytest.raises(ConfigurationError, match="no trace that was written here") as caught:
+        FileTracer(path)
+    assert path.read_text() == content
+    assert (path.stat().st_ino, path.stat().st_mode) == (before.st_ino, before.st_mode)
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    assert str(path) in caught.value.message
+    assert "Name another file" in caught.value.remedy
+
+
+def test_a_file_that_appears_meanwhile_is_left_as_it_is(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opens = os.open
+
+    def be_faster(name: pathlib.Path, flags: int, mode: int = 0o777) -> int:
+        path.write_text("Dear Sir")
+        return opens(name, flags, mode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", be_faster)
+        with pytest.raises(ConfigurationError, match="File exists"):
+            FileTracer(path)
+    assert path.read_text() == "Dear Sir"
 
 
 def test_who_has_the_old_file_open_sees_nothing(path: pathlib.Path) -> None:
-    path.write_text("old")
+    path.write_text(OLDER)
     with path.open() as spy, FileTracer(path) as tracer:
         record(tracer, *EXCHANGES)
-        assert spy.read() == "old"
+        assert spy.read() == OLDER
     assert path.stat().st_uid == os.geteuid()
     assert [each.name for each in path.parent.iterdir()] == [path.name]  # and no draft
 

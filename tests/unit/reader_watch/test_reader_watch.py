@@ -1,13 +1,15 @@
 """Watching readers, look by look."""
 
 import contextlib
+import logging
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from demail_hw.address import Address
-from demail_hw.cli.reader_watch import ReaderWatch
 from demail_hw.errors import HardwareError
+from demail_hw.reader_watch import ReaderWatch, watch_readers
 from demail_hw_drivers.usbip_server import UsbIpServer
 from demail_hw_simulators.card.personalities import PERSONALITIES, netkey3
 from demail_hw_simulators.ccid_device import SimulatedUsbReader
@@ -92,3 +94,35 @@ def test_the_pause_ends_when_the_card_of_the_only_reader_goes(complaints: Compla
         device.remove()
         watch.pause(3600)
         assert events(watch) == ["card removed"]
+
+
+def test_a_watch_ends_at_its_deadline_after_one_look_at_the_least() -> None:
+    with watch_readers(["sim:netkey3"], deadline=time.monotonic() - 1) as found:
+        assert [each.event.value for each in found] == ["reader arrived", "card inserted"]
+
+
+def test_a_watch_goes_on_until_somebody_has_seen_enough() -> None:
+    device = SimulatedUsbReader(None)
+    with UsbIpServer([device], port=0) as server:
+        address = f"usbip://127.0.0.1:{server.port}/"
+        with watch_readers([Address.parse(address)], interval=3600) as found:
+            assert next(found).event.value == "reader arrived"
+            device.insert(netkey3())
+            assert next(found).event.value == "card inserted"
+            device.remove()
+            assert next(found).event.value == "card removed"
+        with watch_readers([address]) as found:  # it was let go
+            assert next(found).event.value == "reader arrived"
+
+
+def test_what_is_in_the_way_of_a_watch_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with watch_readers(["xyz:"], deadline=0) as found:
+        assert list(found) == []
+    ((name, level, message),) = caplog.record_tuples
+    assert (name, level) == ("demail_hw.reader_watch.watch", logging.WARNING)
+    assert message.startswith("xyz:: No driver")
+
+
+def test_what_is_no_address_is_not_watched() -> None:
+    with pytest.raises(ValueError, match="address"), watch_readers(["sim:", "nothing"]):
+        pass

@@ -1,0 +1,133 @@
+"""``demail-hw certs import`` and ``certs erase``."""
+
+import logging
+from typing import BinaryIO, Final
+
+import click
+
+from demail_hw.address import Address
+from demail_hw.card_manager.certificate_input import LONGEST_INPUT, parse_certificate
+from demail_hw.card_manager.certificates import CardCertificates, WritePlan
+from demail_hw.cli.card_access import manage
+from demail_hw.cli.certificate_options import FILE_HELP, address_argument, file_option, need_one, role_option
+from demail_hw.cli.consent import ask, is_typed, need_somebody
+from demail_hw.cli.options import pin_option, which_option
+from demail_hw.cli.output import Report, json_option
+from demail_hw.cli.progress import progress
+from demail_hw.cli.write_plan_text import done_text, intention, plan_facts, would_text, write_facts
+from demail_hw.identity import KeyRole
+from demail_hw.pin_sources import parse_pin_source
+from demail_hw.secrets import PinSource
+from demail_hw.tcos.layout import PinName, StorageForm
+
+__all__ = ["erase_command", "import_command"]
+
+_LOG = logging.getLogger(__name__)
+_READ_BACK: Final = 2  # times
+
+_dry_run = click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
+_yes = click.option("--yes", is_flag=True, help="Do not ask whether to write; needed where there is no terminal.")
+
+
+@click.command("import")
+@address_argument
+@click.argument("source", metavar="IN", type=click.File("rb"))
+@role_option
+@file_option
+@pin_option
+@which_option
+@click.option(
+    "--form",
+    type=click.Choice([form.value for form in StorageForm]),
+    help="How to store it; else as the card's other certificates are. Debian 12's OpenSC reads the container alone.",
+)
+@click.option("--unchecked", is_flag=True, help="Take it though nothing on the card tells whose certificate it is.")
+@_dry_run
+@_yes
+@json_option
+def import_command(
+    address: Address,
+    source: BinaryIO,
+    role: str | None,
+    name: str | None,
+    pin: str,
+    which: str,
+    form: str | None,
+    unchecked: bool,
+    dry_run: bool,
+    yes: bool,
+    report: Report,
+) -> None:
+    """Write the certificate in IN (PEM or DER) to the card, in the file --file or the first empty one of a --key.
+    One that a file of the key holds already is not written again.
+
+    Whatever interrupts it, the file then is as it was, or empty, or holds the whole certificate.
+    """
+    need_one(role, name)
+    pin_source = parse_pin_source(pin)
+    certificate = parse_certificate(source.read(LONGEST_INPUT + 1))
+    _need_leave(dry_run=dry_run, yes=yes)
+    with manage(address, attended=is_typed(pin)) as manager:
+        certificates = manager.certificates
+        wanted = StorageForm(form) if form else None
+        if name is not None:
+            plan = certificates.plan_import(certificate, certificates.file(name), form=wanted, unchecked=unchecked)
+        else:
+            plan = certificates.plan_import_for(certificate, KeyRole(role), form=wanted, unchecked=unchecked)
+        _carry_out(certificates, plan, pin_source, PinName(which), report, dry_run=dry_run, yes=yes)
+
+
+@click.command("erase")
+@address_argument
+@click.option("--file", "name", metavar="FILE", required=True, help=FILE_HELP)
+@pin_option
+@which_option
+@_dry_run
+@_yes
+@json_option
+def erase_command(
+    address: Address, name: str, pin: str, which: str, dry_run: bool, yes: bool, report: Report
+) -> None:
+    """Make a certificate file of the card empty."""
+    pin_source = parse_pin_source(pin)
+    _need_leave(dry_run=dry_run, yes=yes)
+    with manage(address, attended=is_typed(pin)) as manager:
+        plan = manager.certificates.plan_erase(manager.certificates.file(name))
+        _carry_out(manager.certificates, plan, pin_source, PinName(which), report, dry_run=dry_run, yes=yes)
+
+
+def _need_leave(*, dry_run: bool, yes: bool) -> None:
+    if not dry_run:
+        need_somebody(yes=yes)
+
+
+def _carry_out(
+    certificates: CardCertificates,
+    plan: WritePlan,
+    source: PinSource,
+    which: PinName,
+    report: Report,
+    *,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    for warning in plan.warnings:
+        _LOG.warning("%s", warning)
+    facts = plan_facts(plan)
+    if dry_run:
+        certificates.check(plan, which=which)
+        report.show(
+            {**facts, "done": False, "writes": [write_facts(write) for write in plan.writes]}, would_text(plan)
+        )
+        return
+    if plan.writes:
+        ask(f"{intention(plan)}\nGo on?", yes=yes)
+        with progress(plan.file.name, _work(plan)) as step:
+            certificates.carry_out(plan, source, which=which, progress=step)
+    report.show({**facts, "done": bool(plan.writes)}, done_text(plan))
+
+
+def _work(plan: WritePlan) -> int:
+    """In bytes: written, and read back."""
+    times = 1 if plan.certificate is None else _READ_BACK
+    return sum(len(write.data) for write in plan.writes) + times * plan.size
