@@ -61,7 +61,6 @@ NODE: Final = "bus/usb/001/002"
 # linux/usbdevice_fs.h, on a machine with pointers of 64 bits.
 class Ioctl(enum.IntEnum):
     CLAIM = 0x8004550F
-    RELEASE = 0x80045510
     SUBMIT = 0x8038550A
     REAP = 0x4008550C
     REAP_NOW = 0x4008550D
@@ -72,9 +71,10 @@ class Ioctl(enum.IntEnum):
     RESET = 0x5514
 
 
-CLAIMS: Final = frozenset({Ioctl.CLAIM, Ioctl.RELEASE})
-ACCEPTED: Final = frozenset({0x80045505, 0x80085504})
-"""SETCONFIGURATION, SETINTERFACE: the server has done what they ask."""
+HELD: Final = "USBFS_HELD" in os.environ
+"""Somebody else has claimed the interface."""
+ACCEPTED: Final = frozenset({Ioctl.CLAIM, 0x80045510, 0x80045505, 0x80085504})
+"""CLAIMINTERFACE, RELEASEINTERFACE, SETCONFIGURATION, SETINTERFACE: the server has done what they ask."""
 ZERO_PACKET_AND_NO_SIZE_LIMIT: Final = 0x05
 """Without the second, libusb cuts a transfer into several."""
 URB_SIZE, URB_ENDPOINT, URB_STATUS, URB_BUFFER, URB_LENGTH, URB_ACTUAL = 56, 1, 4, 16, 24, 28
@@ -200,34 +200,20 @@ class Usbfs(UMockdev.IoctlBase):
         self.pending: dict[int, Pending] = {}
         self.done: collections.deque[Done] = collections.deque()
         self.awaited: set[int] = set()
-        self.owner: Any = None
-        self.connect("client-vanished", self.vanished)
         self.news = threading.Condition(link.lock)
         self.gone = False
 
     def do_handle_ioctl(self, client: Any) -> bool:
         request, argument = client.get_request(), client.get_arg()
         with self.news:
-            error = self.claim(client, request) if request in CLAIMS else self.answer(request, argument)
+            error = self.answer(request, argument)
         client.complete(-1 if error else 0, error)
         return True
-
-    def claim(self, client: Any, request: int) -> int:
-        """The interface is one program's: the one whose file claimed it, until it lets it go or ends."""
-        if request == Ioctl.CLAIM and self.owner not in (None, client):
-            return errno.EBUSY
-        self.owner = client if request == Ioctl.CLAIM else None
-        return 0
-
-    def vanished(self, _base: Any, client: Any) -> None:
-        """A file was closed."""
-        if client is self.owner:
-            self.owner = None
 
     def answer(self, request: int, argument: Any) -> int:
         """Do it; an errno, or 0."""
         if request in ACCEPTED:
-            return 0
+            return errno.EBUSY if HELD and request == Ioctl.CLAIM else 0
         match request:
             case _ if self.gone and request not in (Ioctl.REAP, Ioctl.REAP_NOW):
                 return errno.ENODEV
