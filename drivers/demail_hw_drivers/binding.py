@@ -45,7 +45,8 @@ _KINDS: Final = (DeviceBusy, DeviceNotFound, ServerRefused)
 
 
 class BindingStatus(NamedTuple):
-    """A binding now. ``seconds``: since it is in this state. ``device``: which it has. ``failures``: in a row."""
+    """A binding now. ``seconds``: since it is in this state. ``device``: which it has. ``failures``: in a row.
+    ``given_up``: it is off because ``retry.attempts`` failed."""
 
     name: str
     state: BindingState
@@ -54,6 +55,7 @@ class BindingStatus(NamedTuple):
     device: str
     failures: int
     counters: BindingCounters
+    given_up: bool
 
 
 class _Attachment(NamedTuple):
@@ -109,6 +111,7 @@ class Binding:
                 _describe(held.transport) if held else "",
                 machine.failures_in_row,
                 machine.counters,
+                machine.given_up,
             )
 
     def listen(self, listener: Callable[[BindingEvent], object]) -> Callable[[], None]:
@@ -139,6 +142,10 @@ class Binding:
                 self._tell(self._machine.begin(time.monotonic()))
                 attempt = self._machine.attempt
             self._attempt(attempt, deadline)
+
+    def refuse(self) -> HardwareError:
+        """Why it has no reader now, as :meth:`reader` raises it, and what to do."""
+        return self._refusal()
 
     def holds(self, reader: CcidReader) -> bool:
         """Is this the reader that is attached now?"""
@@ -207,7 +214,8 @@ class Binding:
         try:
             held = self._attach(min(deadline, time.monotonic() + _ATTEMPT_SECONDS))
         except HardwareError as error:
-            self._fail(number, error, error.message)
+            told = self._before(error, deadline)
+            self._fail(number, told, told.message)
         except BaseException as error:
             self._fail(number, None, f"The attempt was interrupted by {type(error).__name__}.")
             raise
@@ -244,6 +252,12 @@ class Binding:
         with self._changed:
             self._error = error
             self._tell(self._machine.failed(time.monotonic(), attempt, kind, reason))
+
+    def _before(self, error: HardwareError, deadline: Deadline) -> HardwareError:
+        """What an attempt before met, if this one was cut short by the caller's own deadline: it says more."""
+        cut_short = isinstance(error, DeadlineExceeded) and time.monotonic() >= deadline
+        with self._changed:
+            return self._error or error if cut_short else error
 
     def _tell(self, event: BindingEvent | None) -> None:
         """With the lock held, so that the order is that of the events."""
@@ -289,7 +303,10 @@ class Binding:
             return "Open the reader again."
         if self._switched_off:
             return f"Switch it on: demail-hw binding on {self._name}."
-        return "See enabled and retry.attempts of the binding in the configuration, then open the reader again."
+        if self._machine.given_up:
+            again = f"bindings.{self._name}.retry.attempts = 0 in the configuration tries for ever"
+            return f"Mend what the reason says, then open the reader again; {again}."
+        return f"See bindings.{self._name}.enabled in the configuration, then open the reader again."
 
 
 def failure_of(error: HardwareError) -> Failure:

@@ -84,6 +84,7 @@ class BindingReaders:
 
     in_process: Final = False
     can_share: Final = False
+    parameters: Final[frozenset[str]] = frozenset()
 
     def open(self, address: Address, *, timeouts: Timeouts) -> BindingReader:
         """Bind the reader of this name in the configuration, and wait for it.
@@ -119,7 +120,7 @@ def bind(name: str, config: BindingConfig, *, switch: BindingSwitch | None = Non
     used = switch or BindingSwitch(state_directory())
     return Binding(
         name,
-        lambda deadline: connect(config.address, deadline=deadline),
+        lambda deadline: connect(config.address_of(name), deadline=deadline),
         limits=config.retry,
         enabled=config.enabled,
         is_off=lambda: used.is_off(name),

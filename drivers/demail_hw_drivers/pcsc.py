@@ -57,6 +57,7 @@ class PcscReaders:
 
     in_process: Final = False
     can_share: Final = True
+    parameters: Final[frozenset[str]] = frozenset()
 
     def __init__(self, scard: Any = None) -> None:
         self._service = PcscService(load_pyscard() if scard is None else scard)

@@ -222,6 +222,12 @@ class Wire:
         poller.register(self._sock, select.POLLRDHUP)
         return bool(poller.poll(0))
 
+    @property
+    def ends(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """Our address and the peer's, with their ports. ``OSError`` if the connection is gone."""
+        ours, theirs = self._sock.getsockname(), self._sock.getpeername()
+        return (str(ours[0]), int(ours[1])), (str(theirs[0]), int(theirs[1]))
+
     def fileno(self) -> int:
         """The socket's descriptor, to wait for it beside others."""
         return self._sock.fileno()

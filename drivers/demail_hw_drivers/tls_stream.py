@@ -22,6 +22,7 @@ __all__ = [
     "TLS_PORT",
     "TlsEngine",
     "TlsFiles",
+    "TlsNames",
     "TlsWire",
     "client_context",
     "fingerprint",
@@ -258,12 +259,28 @@ _NO_CERTIFICATE: Final = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
 _ALERT: Final = "ALERT_"
 
 
-def tls_refusal(error: ssl.SSLError, server: str) -> HardwareError:
+class TlsNames(NamedTuple):
+    """What the user wrote the client's files by, for remedies."""
+
+    certificate: str = "?cert="
+    ca: str = "?ca="
+
+    @classmethod
+    def in_table(cls, table: str) -> "TlsNames":
+        """Those of a table of the configuration; empty for an address."""
+        return cls(f"{table}.certificate", f"{table}.ca") if table else cls()
+
+
+_IN_ADDRESS: Final = TlsNames()
+
+
+def tls_refusal(error: ssl.SSLError, server: str, names: TlsNames = _IN_ADDRESS) -> HardwareError:
     """Who refused whom, of a client's handshake with ``server`` (its name for people)."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _refusal(
             f"The certificate of the USB server {server} was refused here: {error.verify_message}",
-            "See that the authority of ?ca= issued it, that it is valid today, and that it has the server's name.",
+            f"See that the authority of {names.ca} issued it, that it is valid today, and that it has the server's "
+            "name.",
         )
     if isinstance(error, ssl.SSLEOFError):  # as likely a server that is full as one that does not know TLS
         return TransportError(
@@ -275,7 +292,7 @@ def tls_refusal(error: ssl.SSLError, server: str) -> HardwareError:
     if reason == _NO_CERTIFICATE:
         return ServerRefused(
             f"The USB server {server} demands a client certificate.",
-            remedy="Give one in the address: ?cert=FILE&key=FILE.",
+            remedy="Give one: ?cert=FILE&key=FILE in the address, or [tls] in the configuration.",
             transient=False,
             layer=Layer.TLS,
         )
@@ -291,7 +308,8 @@ def tls_refusal(error: ssl.SSLError, server: str) -> HardwareError:
     if _ALERT in reason:
         return ServerRefused(
             f"The USB server {server} refused the client certificate: {reason.partition(_ALERT)[2].lower()}.",
-            remedy="See that an authority that the server trusts issued ?cert=, and that it is valid today.",
+            remedy=f"See that an authority that the server trusts issued {names.certificate}, and that it is valid "
+            "today.",
             transient=False,
             layer=Layer.TLS,
         )

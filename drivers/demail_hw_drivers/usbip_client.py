@@ -37,7 +37,8 @@ from demail_hw.usbip.messages import (
     UsbipStatus,
 )
 from demail_hw_drivers.tcp import Wire, open_connection
-from demail_hw_drivers.tls_stream import TLS_PORT, TlsEngine, TlsFiles, TlsWire, client_context, tls_refusal
+from demail_hw_drivers.tls_stream import TLS_PORT, TlsEngine, TlsFiles, TlsNames, TlsWire, client_context, tls_refusal
+from demail_hw_drivers.usbip_capture import CaptureFile
 from demail_hw_drivers.usbip_transport import TransportCounters, UsbIpTransport
 
 __all__ = ["TransportCounters", "UsbIpReaders", "UsbIpTransport", "connect", "list_devices"]
@@ -50,10 +51,12 @@ _BUSY: Final = frozenset({UsbipStatus.DEV_BUSY, UsbipStatus.NA})
 
 
 class UsbIpReaders:
-    """The driver of ``usbip:`` and, through TLS, of ``usbips:`` (:class:`~demail_hw.interfaces.ReaderDriver`)."""
+    """The driver of ``usbip:`` (:class:`~demail_hw.interfaces.ReaderDriver`); of ``usbips:`` too, through TLS, with
+    the files that the address names."""
 
     in_process: Final = False
     can_share: Final = False
+    parameters: Final[frozenset[str]] = frozenset({"ca", "capture", "cert", "key"})
 
     def open(self, address: Address, *, timeouts: Timeouts) -> CcidReader:
         """Import the one reader that the address means. Errors: as :func:`connect`."""
@@ -96,7 +99,7 @@ def connect(address: Address, *, deadline: Deadline) -> UsbIpTransport:
 def list_devices(address: Address, *, deadline: Deadline) -> Sequence[DevlistEntry]:
     """What the server has to import; the selector of the address does not matter."""
     with _opening(address), contextlib.closing(_wire(address, deadline)) as wire:
-        reply = _operate(wire, UsbIpClient(), OpReqDevlist(), deadline)
+        reply = _operate(wire, _machine(address, wire), OpReqDevlist(), deadline)
         if isinstance(reply, OpRepDevlist) and reply.status == UsbipStatus.OK:
             return reply.devices
         raise _refused("list its devices", reply)
@@ -134,8 +137,8 @@ def _find_serial(
 
 def _import(address: Address, bus_id: str, deadline: Deadline) -> UsbIpTransport:
     wire = _wire(address, deadline)
-    machine = UsbIpClient()
     try:
+        machine = _machine(address, wire)
         reply = _operate(wire, machine, OpReqImport(bus_id), deadline)
         if not isinstance(reply, OpRepImport) or reply.device is None:
             raise _refused(f"export device {bus_id}", reply)
@@ -155,6 +158,13 @@ def _wire(address: Address, deadline: Deadline) -> Wire:
     context = _tls_context(address)
     sock = open_connection(address.host, _port(address), deadline=deadline)
     return Wire(sock) if context is None else _tls_wire(sock, TlsEngine(context, host=address.host), deadline)
+
+
+def _machine(address: Address, wire: Wire) -> UsbIpClient:
+    """USB/IP itself, captured if the address says so."""
+    if address.capture is None:
+        return UsbIpClient()
+    return CaptureFile(address.capture).client(wire.ends, f"{address.scheme}://{address.host}/")
 
 
 def _tls_context(address: Address) -> ssl.SSLContext | None:
@@ -221,7 +231,7 @@ def _opening(address: Address) -> Iterator[None]:
             f"The name of the USB server {server} is not known: {error.strerror}.", remedy="Check its name."
         ) from error
     except ssl.SSLError as error:
-        raise tls_refusal(error, server) from error
+        raise tls_refusal(error, server, TlsNames.in_table(address.tls_table)) from error
     except OSError as error:
         why = error.strerror or str(error)
         if error.errno in _UNREACHABLE:

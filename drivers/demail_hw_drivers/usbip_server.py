@@ -6,6 +6,7 @@ every peer, and an allow-list says who may have what.
 """
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import logging
@@ -20,8 +21,9 @@ from typing import Final, Self
 
 from demail_hw.errors import TransportError
 from demail_hw.interfaces import ExportedDevice
+from demail_hw.usbip.access import AllowList
 from demail_hw.usbip.messages import DEFAULT_PORT
-from demail_hw_drivers.usbip_server_access import AllowList
+from demail_hw_drivers.usbip_capture import CaptureFile
 from demail_hw_drivers.usbip_server_audit import AuditSink, log_audit
 from demail_hw_drivers.usbip_server_connection import Connection, Service
 from demail_hw_drivers.usbip_server_counters import ServerCounters, ServerLimits
@@ -43,8 +45,8 @@ class UsbIpServer:
 
     ``devices``: by bus id, or in a row as ``1-1``, ``1-2``, ... ``port`` 0 takes a free one. ``context``: of
     :func:`~demail_hw_drivers.tls_stream.server_context`; without it USB/IP is plain. ``allowed``: rules by bus id for
-    the certificates, ``ValueError`` without a context; ``None`` lets in whomever TLS lets in. A context manager: it
-    serves inside the ``with`` block.
+    the certificates, ``ValueError`` without a context; ``None`` lets in whomever TLS lets in. ``capture``: the
+    file that what is carried goes to. A context manager: it serves inside the ``with`` block.
 
     A device that somebody has is hidden from the device list and its import is answered with DEV_BUSY, as Linux'
     usbipd does it (an older one said NA).
@@ -60,11 +62,11 @@ class UsbIpServer:
         allowed: AllowList | None = None,
         limits: ServerLimits | None = None,
         audit: AuditSink = log_audit,
+        capture: CaptureFile | None = None,
     ) -> None:
-        if allowed is not None and context is None:
-            raise ValueError("an allow-list needs TLS: plain USB/IP does not know who comes")
+        _require_tls(context, allowed)
         named = devices if isinstance(devices, Mapping) else {f"1-{n}": d for n, d in enumerate(devices, start=1)}
-        self._service = Service(exports_of(named), limits or ServerLimits(), context, allowed, audit)
+        self._service = Service(exports_of(named), limits or ServerLimits(), context, allowed, audit, capture)
         self._host = host
         self._port = port
         self._listener: socket.socket | None = None
@@ -112,6 +114,21 @@ class UsbIpServer:
             self._acceptor.start()
         return self
 
+    def renew(self, *, context: ssl.SSLContext | None, allowed: AllowList | None) -> None:
+        """Another certificate, other authorities and other rules, from now on. Whoever has a device that the rules do
+        not give him any more loses it; other sessions stay, also those whose authority is gone.
+
+        ``ValueError`` for TLS where there was none, or the other way round.
+        """
+        _require_tls(context, allowed)
+        if (context is None) is not (self._service.context is None):
+            raise ValueError("whether a server speaks TLS does not change")
+        with self._lock:
+            self._service = dataclasses.replace(self._service, context=context, allowed=allowed)
+            connections = tuple(self._connections)
+        for connection in connections:
+            connection.renew(self._service)
+
     def close(self) -> None:
         """Hang up on everybody and wait, for a few seconds at most, until the devices are reset."""
         self._stopping = True
@@ -149,11 +166,12 @@ class UsbIpServer:
             self._admit(sock, (str(peer[0]), int(peer[1])))
 
     def _admit(self, sock: socket.socket, peer: tuple[str, int]) -> None:
-        connection = Connection(sock, peer, self._service)
         name = f"usbip-{peer[0]}:{peer[1]}"
-        thread = threading.Thread(target=self._serve, args=(connection,), name=name, daemon=True)
         with self._lock:
-            # Started inside the lock, so that close() never meets a thread that was not.
+            # Made inside the lock, so that renew() meets all that have the old rules; started there, so that close()
+            # never meets a thread that was not.
+            connection = Connection(sock, peer, self._service)
+            thread = threading.Thread(target=self._serve, args=(connection,), name=name, daemon=True)
             if self._stopping or self._is_full(connection.host) or not _started(thread):
                 self._finished = self._finished.plus(ServerCounters(connections=1, refused=1))
                 sock.close()
@@ -172,6 +190,11 @@ class UsbIpServer:
             with self._lock:
                 del self._connections[connection]
                 self._finished = self._finished.plus(connection.counters)
+
+
+def _require_tls(context: ssl.SSLContext | None, allowed: AllowList | None) -> None:
+    if allowed is not None and context is None:
+        raise ValueError("an allow-list needs TLS: plain USB/IP does not know who comes")
 
 
 @contextlib.contextmanager

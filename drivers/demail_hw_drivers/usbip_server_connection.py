@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from demail_hw.errors import ProtocolViolation
+from demail_hw.usbip.access import AllowList, may_have
 from demail_hw.usbip.events import NEED_DATA
 from demail_hw.usbip.messages import OpRepDevlist, OpRepImport, OpReqDevlist, OpReqImport, UsbipStatus
 from demail_hw.usbip.server import UsbIpServerConnection
 from demail_hw_drivers.tcp import peer_answers, timeval, tune
-from demail_hw_drivers.usbip_server_access import AllowList, ClientCertificate, may_have
+from demail_hw_drivers.usbip_capture import CaptureFile
+from demail_hw_drivers.usbip_server_access import ClientCertificate
 from demail_hw_drivers.usbip_server_audit import AuditAction, AuditLine, AuditSink, log_audit, now
 from demail_hw_drivers.usbip_server_counters import NOTHING, ServerCounters, ServerLimits
 from demail_hw_drivers.usbip_server_exports import Export
@@ -30,13 +32,21 @@ _TAKE_OVER_SECONDS: Final = 1.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Service:
-    """What all connections of a server share. ``allowed``: who may have which device; ``None`` lets everybody."""
+    """What all connections of a server share. ``allowed``: who may have which device; ``None`` lets everybody.
+    ``capture``: where what they carry goes."""
 
     exports: Mapping[str, Export]
     limits: ServerLimits = dataclasses.field(default_factory=ServerLimits)
     context: ssl.SSLContext | None = None
     allowed: AllowList | None = None
     audit: AuditSink = log_audit
+    capture: CaptureFile | None = None
+
+    def machine(self, sock: socket.socket, peer: tuple[str, int]) -> UsbIpServerConnection:
+        """USB/IP itself, captured if the server is."""
+        if self.capture is None:
+            return UsbIpServerConnection()
+        return self.capture.server((sock.getsockname()[:2], peer))
 
 
 class Connection:
@@ -48,11 +58,12 @@ class Connection:
         self._peer = f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
         self._service = service
         self._stream: ServerStream = PlainStream(sock)
-        self._machine = UsbIpServerConnection()
+        self._machine = service.machine(sock, address)
         self._certificate: ClientCertificate | None = None
         self._session: Session | None = None
         self._own = ServerCounters(connections=1)
         self._ending = ""
+        self._wanted: str | None = None
 
     @property
     def counters(self) -> ServerCounters:
@@ -76,6 +87,13 @@ class Connection:
     def take_away(self) -> None:
         """End its session, for its successor."""
         self._end_because("taken over")
+
+    def renew(self, service: Service) -> None:
+        """Other rules. A session stays if they still let it; whatever has not come so far begins anew: it may have
+        been let in by an authority of before."""
+        self._service = service
+        if self._wanted is None or not may_have(self._certificate, self._wanted, service.allowed):
+            self._end_because("not allowed any more")
 
     def hang_up(self) -> None:
         """End it from any thread, because the server stops; its own thread cleans up."""
@@ -151,6 +169,7 @@ class Connection:
         self._reply(OpRepDevlist(tuple(e.entry for e in exports if not e.busy and self._may_have(e))))
 
     def _import(self, bus_id: str) -> None:
+        self._wanted = bus_id  # before the rules are looked at: renew() looks the other way round
         export = self._service.exports.get(bus_id)
         if export is None:
             self._refuse(bus_id, UsbipStatus.NODEV, "no such device")

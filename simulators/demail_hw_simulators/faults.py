@@ -1,21 +1,17 @@
-"""Faults that one puts between two parts of the stack: a card, a reader, a network link that misbehaves on purpose.
+"""Faults that one puts between two parts of the stack: a card or a reader that misbehaves on purpose. A network link
+that does is :mod:`demail_hw_simulators.proxy`.
 
 Each wraps the real thing and has the same interface, so it goes wherever that goes::
 
     card = FaultyCard(card, Truncated(2))
     device = FaultyReader(SimulatedUsbReader(card), WrongSequenceNumber())
-    with LinkFaults(("127.0.0.1", 3240), BYTE_BY_BYTE) as link: ...
 
 Nothing here waits or is random: the same commands give the same faults.
 """
 
-import contextlib
 import dataclasses
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Final, Protocol, Self, TypeAlias
+from collections.abc import Callable
+from typing import Final, Protocol, TypeAlias
 
 from demail_hw.ccid.code_points import CommandStatus, IccStatus, MessageType
 from demail_hw.ccid.framing import HEADER_SIZE
@@ -27,14 +23,10 @@ from demail_hw.usbip.messages import UrbStatus
 from demail_hw_simulators.interfaces import SimulatedCard
 
 __all__ = [
-    "BYTE_BY_BYTE",
-    "WHOLE",
     "CardFault",
     "FaultyCard",
     "FaultyReader",
     "FlippedBit",
-    "LinkFault",
-    "LinkFaults",
     "LyingLength",
     "MuteCard",
     "OneByteResponse",
@@ -350,145 +342,3 @@ def _with_header(header: Header, message: bytes) -> bytes:
 def _empty(message: bytes, status: Status, error: int) -> bytes:
     """An answer of the same type and number, without data."""
     return Header.decode(message)._replace(length=0, byte7=status.encode(), byte8=error, byte9=0).encode()
-
-
-# --- Links -----------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class LinkFault:
-    """How bytes that came in go out: in segments of ``piece_size`` bytes (``None``: as they came), and with the
-    connection closed after ``cut_after`` bytes (``None``: never). No fault at all unless told so."""
-
-    piece_size: int | None = None
-    cut_after: int | None = None
-
-    def pieces(self, data: bytes, sent: int) -> Iterator[bytes]:
-        """What to send of ``data``, piece by piece, when ``sent`` bytes went before."""
-        left = len(data) if self.cut_after is None else self.cut_after - sent
-        data = data[:left]
-        size = self.piece_size or max(1, len(data))
-        return (data[start : start + size] for start in range(0, len(data), size))
-
-    def cuts(self, sent: int) -> bool:
-        """Is the connection closed now?"""
-        return self.cut_after is not None and sent >= self.cut_after
-
-
-WHOLE: Final = LinkFault()
-BYTE_BY_BYTE: Final = LinkFault(piece_size=1)
-
-
-_LOOPBACK: Final = "127.0.0.1"
-_CHUNK: Final = 1 << 16
-_JOIN_SECONDS: Final = 10.0
-
-
-class _Direction:
-    """One direction of one connection: its fault, and how many bytes went through."""
-
-    __slots__ = ("fault", "sent")
-
-    def __init__(self, fault: LinkFault) -> None:
-        self.fault = fault
-        self.sent = 0
-
-    def carry(self, data: bytes, sink: socket.socket) -> None:
-        """Send on what is to be sent of ``data``."""
-        for piece in self.fault.pieces(data, self.sent):
-            sink.sendall(piece)
-            self.sent += len(piece)
-
-
-class LinkFaults:
-    """A TCP proxy on the loopback interface with faults in what the server sends back.
-
-    ``server``: host and port of the real one. ``to_client`` and ``to_server``: what becomes of each direction. It
-    works inside its ``with`` block, at whose end every connection is closed; connect to ``address``.
-    """
-
-    def __init__(self, server: tuple[str, int], to_client: LinkFault, *, to_server: LinkFault = WHOLE) -> None:
-        self._server = server
-        self._to_client = to_client
-        self._to_server = to_server
-        self._listener = socket.socket()
-        self._lock = threading.Lock()
-        self._sockets: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self._downstream: list[_Direction] = []
-        self._closed = False
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where to connect to."""
-        host, port = self._listener.getsockname()
-        return host, port
-
-    def __enter__(self) -> Self:
-        self._listener.bind((_LOOPBACK, 0))
-        self._listener.listen()
-        self._start(self._accept)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._lock:
-            self._closed = True
-            sockets, threads = tuple(self._sockets), tuple(self._threads)
-        # shutdown wakes a thread that waits in accept or recv; close alone does not.
-        for each in (self._listener, *sockets):
-            _hang_up(each)
-        for thread in threads:
-            thread.join(_JOIN_SECONDS)
-        for each in (self._listener, *sockets):
-            each.close()
-
-    def cut_soon(self, count: int) -> None:
-        """From now on ``count`` more bytes reach the client on each connection that there is; then it is closed."""
-        with self._lock:
-            for direction in self._downstream:
-                direction.fault = dataclasses.replace(direction.fault, cut_after=direction.sent + count)
-
-    def _start(self, target: Callable[..., None], *arguments: object) -> None:
-        thread = threading.Thread(target=target, args=arguments, name="link-faults", daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            try:
-                self._connect(client)
-            except OSError:
-                _hang_up(client)
-
-    def _connect(self, client: socket.socket) -> None:
-        with self._lock:
-            if self._closed:
-                client.close()
-                return
-            self._sockets.append(client)
-            server = socket.create_connection(self._server)
-            self._sockets.append(server)
-            for each in (client, server):
-                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            to_client = _Direction(self._to_client)
-            self._downstream.append(to_client)
-            self._start(self._pump, client, server, _Direction(self._to_server))
-            self._start(self._pump, server, client, to_client)
-
-    def _pump(self, source: socket.socket, sink: socket.socket, direction: _Direction) -> None:
-        with contextlib.suppress(OSError):
-            while not direction.fault.cuts(direction.sent) and (data := source.recv(_CHUNK)):
-                direction.carry(data, sink)
-        _hang_up(source)
-        _hang_up(sink)
-
-
-def _hang_up(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)

@@ -193,6 +193,7 @@ class SimulatedReaders:
 
     in_process: Final = True
     can_share: Final = False
+    parameters: Final[frozenset[str]] = frozenset({"profile"})
 
     def open(self, address: Address, *, timeouts: Timeouts) -> Reader:  # noqa: ARG002
         """A reader with a new card of the personality that the address names.

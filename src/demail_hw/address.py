@@ -4,11 +4,15 @@
 
     usbip://HOST[:3240]/                the only reader on a USB server
     usbip://HOST/serial=53692013000000  by serial number; also /04e6:5710 (VID:PID) and /1-1 (bus id)
-    usbips://HOST[:3241]/...            the same through TLS; its files: ?cert=FILE&key=FILE&ca=FILE
+    usbips://HOST[:3241]/...            the same through TLS; its files: ?cert=FILE&key=FILE&ca=FILE, or [tls] of the
+                                        configuration
     pcsc:NAME-OR-GLOB                   a reader of the PC/SC service: the only reader, or the only one with a card
+    libusb:                             the only reader on this machine's USB; or serial=, VID:PID, bus id as above
+    serial:/dev/ttyUSB0                 a serial reader; also serial:socket://HOST:PORT, serial:rfc2217://HOST:PORT
     sim:PERSONALITY                     a simulated card, in process; ?profile=NAME: in this simulated reader
     replay:FILE                         a recorded card in the place of a real one
     binding:NAME                        a reader of a USB server that the configuration names
+    ...?capture=FILE                    of usbip: and usbips:, what is carried, as pcapng with PINs masked
     ...?card=ICCSN                      of several readers, the one with this card; and refuse any other card
     ...?reader=SERIAL                   refuse any other reader
     ...?share=shared                    let others use the card beside us (only pcsc: takes it); else exclusive
@@ -27,7 +31,7 @@ _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+]*")
 _VID_PID = re.compile(r"([0-9a-fA-F]{4}):([0-9a-fA-F]{4})")
 _BUS_ID = re.compile(r"[0-9]+-[0-9]+(\.[0-9]+)*")
 _ICCSN = re.compile(r"([0-9A-F]{2})+")
-_QUERY_KEYS = frozenset({"ca", "card", "cert", "key", "profile", "reader", "share"})
+_QUERY_KEYS = frozenset({"ca", "capture", "card", "cert", "key", "profile", "reader", "share"})
 _SHARE_MODES = frozenset({"exclusive", "shared"})
 
 
@@ -38,7 +42,9 @@ class Address:
     ``selector``: what follows the host or the scheme, as written. ``card``: the ICCSN that is demanded.
     ``reader``: the reader's serial number that is demanded. ``share``: ``exclusive`` or ``shared``, if it is said.
     ``cert``, ``key``, ``ca``: PEM files for TLS: our certificate, its key, and whom we trust.
-    ``profile``: what a simulated reader is.
+    ``profile``: what a simulated reader is. ``capture``: the file that what is carried goes to.
+    ``tls_table``: the table of the configuration that the TLS files come from, for remedies; it is in no text, and
+    empty where the address itself names them.
     """
 
     scheme: str
@@ -52,6 +58,8 @@ class Address:
     key: str | None = None
     ca: str | None = None
     profile: str | None = None
+    capture: str | None = None
+    tls_table: str = dataclasses.field(default="", compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> "Address":
@@ -75,6 +83,7 @@ class Address:
             key=query.get("key"),
             ca=query.get("ca"),
             profile=query.get("profile"),
+            capture=query.get("capture"),
         )
 
     @property

@@ -324,6 +324,11 @@ class ReaderDriver(Protocol):
         """Can others use a card beside us? Where not, an address with ``?share=shared`` is refused above."""
         ...
 
+    @property
+    def parameters(self) -> frozenset[str]:
+        """Which of ``ca``, ``cert``, ``key``, ``profile`` its addresses take. One with another is refused above."""
+        ...
+
     def open(self, address: Address, *, timeouts: Timeouts) -> Reader:
         """Open the one reader that the address means."""
         ...

@@ -1,6 +1,8 @@
 """Address -> driver, by entry points: our own drivers are found the way anybody else's are."""
 
 import importlib.metadata
+from collections.abc import Mapping
+from typing import Final
 
 from demail_hw.address import Address
 from demail_hw.errors import ConfigurationError, DeviceNotFound
@@ -9,6 +11,15 @@ from demail_hw.interfaces import Reader, ReaderDriver, ReaderInfo, ShareMode, Ti
 __all__ = ["find_readers", "open_reader", "reader_driver", "reader_schemes"]
 
 _READERS = "demail_hw.readers"
+_TLS_ALONE: Final = "It is for TLS: write usbips://HOST/, or leave it out."
+_FOR: Final[Mapping[str, str]] = {
+    "ca": _TLS_ALONE,
+    "capture": "It is for USB/IP: usbip:, usbips:; leave it out.",
+    "cert": _TLS_ALONE,
+    "key": _TLS_ALONE,
+    "profile": "It is for simulated readers, as in sim:netkey3?profile=tpdu; leave it out.",
+}
+"""Parameter of an address that only some drivers take -> what it is for."""
 
 
 def reader_schemes() -> tuple[str, ...]:
@@ -42,11 +53,12 @@ def reader_driver(scheme: str) -> ReaderDriver:
 def open_reader(address: Address | str, *, timeouts: Timeouts | None = None) -> Reader:
     """Open the one reader that an address means.
 
-    Errors: :class:`~demail_hw.errors.ConfigurationError` for ``?share=shared`` where a card cannot be shared;
+    Errors: :class:`~demail_hw.errors.ConfigurationError` for ``?share=shared`` where a card cannot be shared, and for
+    a parameter that addresses of this scheme do not take;
     :class:`~demail_hw.errors.DeviceNotFound` if ``?reader=`` names another one; what the driver raises.
     """
     parsed = Address.parse(address) if isinstance(address, str) else address
-    driver = reader_driver(parsed.scheme)
+    driver = _driver_of(parsed)
     if parsed.share == ShareMode.SHARED.value and not driver.can_share:
         raise ConfigurationError(
             f"A card behind {parsed.scheme}: cannot be shared with other programs.",
@@ -61,9 +73,18 @@ def open_reader(address: Address | str, *, timeouts: Timeouts | None = None) -> 
 
 
 def find_readers(address: Address | str, *, timeouts: Timeouts | None = None) -> tuple[ReaderInfo, ...]:
-    """The readers that an address can mean."""
+    """The readers that an address can mean. Errors: as :func:`open_reader`."""
     parsed = Address.parse(address) if isinstance(address, str) else address
-    return tuple(reader_driver(parsed.scheme).find(parsed, timeouts=timeouts or Timeouts()))
+    return tuple(_driver_of(parsed).find(parsed, timeouts=timeouts or Timeouts()))
+
+
+def _driver_of(address: Address) -> ReaderDriver:
+    """Its driver, which takes every parameter of it."""
+    driver = reader_driver(address.scheme)
+    for name in sorted(_FOR.keys() - driver.parameters):
+        if getattr(address, name) is not None:
+            raise ConfigurationError(f"An address of {address.scheme}: takes no ?{name}=.", remedy=_FOR[name])
+    return driver
 
 
 def _another_reader(serial: str | None, demanded: str | None) -> DeviceNotFound:

@@ -35,6 +35,7 @@ from demail_hw_simulators import faults
 from demail_hw_simulators.card.card import SimulatedTcosCard
 from demail_hw_simulators.card.personalities import open_card
 from demail_hw_simulators.ccid_device import SimulatedUsbReader
+from demail_hw_simulators.proxy import Proxy
 
 PIN = "123456"
 VERIFY, PERFORM_SECURITY_OPERATION = 0x20, 0x2A
@@ -190,12 +191,12 @@ def test_a_link_that_is_cut_in_mid_answer(cut_after: int) -> None:
     places."""
     card = open_card("netkey3")
     with UsbIpServer([SimulatedUsbReader(card)], port=0) as server:
-        with faults.LinkFaults(("127.0.0.1", server.port), faults.WHOLE) as relay:
+        with Proxy(("127.0.0.1", server.port)) as relay:
             address = f"usbip://127.0.0.1:{relay.address[1]}/"
             with demail_hw.open_provider(address, lambda: PIN.encode()) as provider:
                 sign(provider)
                 before = card.instructions.copy()
-                relay.cut_soon(cut_after)
+                relay.cut_after(cut_after)
                 error = failure(lambda: sign(provider))
                 assert isinstance(error, (DeviceLost, ProtocolViolation)), error
                 assert error.outcome is Outcome.UNKNOWN

@@ -20,6 +20,7 @@ from demail_hw.address import Address
 from demail_hw.config.schema import BindingConfig, BindingMode, TlsConfig
 from demail_hw.errors import (
     ConfigurationError,
+    DeadlineExceeded,
     DeviceBusy,
     DeviceLost,
     DeviceNotFound,
@@ -276,6 +277,21 @@ def test_whose_time_is_over_is_told_what_was_tried(server: UsbIpServer, bound: B
     assert caught.value.remedy
 
 
+def test_an_attempt_that_the_deadline_cuts_short_hides_nothing() -> None:
+    tried: list[float] = []
+
+    def refuse(deadline: float) -> None:
+        tried.append(deadline)
+        if len(tried) == 1:
+            raise DeviceBusy("Somebody has it.")
+        threading.Event().wait(max(0.0, deadline - time.monotonic()))  # as a server that says nothing
+        raise DeadlineExceeded("The server did not answer.")
+
+    binding = Binding("desk", refuse, limits=QUICK)  # type: ignore[arg-type]
+    with pytest.raises(DeviceBusy, match="after 2 failures: Somebody has it"):
+        binding.reader(deadline=short())
+
+
 @pytest.mark.parametrize(
     ("selector", "kind"),
     [({"serial": "3"}, DeviceNotFound), ({}, DeviceNotFound), ({"bus_id": "9-9"}, DeviceNotFound)],
@@ -321,6 +337,42 @@ def test_a_reader_behind_tls(guarded: tuple[UsbIpServer, TlsAuthority], switch: 
     config = through_tls(server, authority.issue("client"), authority.ca)
     with contextlib.closing(BindingReader(bind("desk", config, switch=switch))) as reader:
         assert ask(reader.connect(deadline=soon())) == b"\x90\x00"
+
+
+def test_an_address_without_files_has_those_of_the_configuration(
+    guarded: tuple[UsbIpServer, TlsAuthority], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, authority = guarded
+    files = authority.issue("client")
+    stranger = TlsAuthority(tmp_path, "stranger")
+    file = tmp_path / "config.toml"
+    monkeypatch.setenv("DEMAIL_HW_CONFIG", str(file))
+    address = f"usbips://127.0.0.1:{server.port}/"
+
+    def write(ca: str) -> None:
+        lines = {"certificate": files.certificate, "key": files.key, "ca": ca}
+        file.write_text("[tls]\n" + "".join(f'{name} = "{path}"\n' for name, path in lines.items()))
+
+    write(authority.ca)
+    assert len(find_readers(address)) == 1
+    open_reader(address).close()
+    write(stranger.ca)
+    with pytest.raises(TransportError, match="refused here") as caught:
+        find_readers(address)
+    assert "the authority of tls.ca issued it" in caught.value.remedy
+    with pytest.raises(ServerRefused, match="demands a client certificate"):
+        find_readers(f"{address}?ca={authority.ca}")  # it names its own: nothing is mixed
+
+
+def test_a_refused_server_names_the_bindings_key(
+    guarded: tuple[UsbIpServer, TlsAuthority], switch: BindingSwitch, tmp_path: pathlib.Path
+) -> None:
+    server, authority = guarded
+    config = through_tls(server, authority.issue("client"), TlsAuthority(tmp_path, "stranger").ca)
+    with contextlib.closing(BindingReader(bind("desk", config, switch=switch))) as reader:
+        with pytest.raises(TransportError) as caught:
+            reader.connect(deadline=soon())
+        assert "the authority of bindings.desk.tls.ca issued it" in caught.value.remedy
 
 
 def test_a_certificate_that_is_refused_is_told_at_once(
@@ -408,6 +460,8 @@ def test_a_binding_that_is_given_up(process: ServerProcess, bound: Bound) -> Non
     reader = bound(process.port, RetryLimits(first=0.001, longest=0.001, attempts=3))
     with pytest.raises(TransportError, match="given up after 3 failures") as caught:
         reader.connect(deadline=soon())
+    assert reader.binding.status.given_up
+    assert "retry.attempts" in caught.value.remedy
     assert not caught.value.transient
     process.start()
     reader.binding.enable()
@@ -512,6 +566,64 @@ def test_status_and_switch(settings: dict[str, str]) -> None:
     assert run(settings, "binding", "on", "desk")[:2] == (0, "desk: on\n")
     assert run(settings, "card", "info", "binding:desk")[0] == 0
     assert run(settings, "binding", "off", "dusk")[0] == 9
+
+
+def test_status_is_a_table(settings: dict[str, str], process: ServerProcess) -> None:
+    with pathlib.Path(settings["DEMAIL_HW_CONFIG"]).open("a") as file:
+        file.write('[bindings.absent-reader]\nhost = "127.0.0.1"\nport = 1\nvid_pid = "04e6:5710"\n')
+        file.write('[bindings.idle]\nhost = "127.0.0.1"\nport = 1\nenabled = false\n')
+        file.write(f'[bindings.used]\nhost = "127.0.0.1"\nport = {process.port}\nvid_pid = "1234:5678"\n')
+    assert run(settings, "binding", "off", "desk")[0] == 0
+    code, out, _ = run(settings, "binding", "status", "desk", "absent-reader", "idle", "used")
+    head, *rows = out.splitlines()
+    ends = (head.index("state"), head.index("device"), head.index("on the server"))
+    cut = [[row[: ends[0]], row[ends[0] : ends[1]], row[ends[1] : ends[2]], row[ends[2] :]] for row in rows]
+    assert code == 0
+    assert [[part.strip() for part in row] for row in cut] == [
+        [
+            "desk           user",
+            "switched off",
+            "53692013000000 at 127.0.0.1",
+            f"usbip://127.0.0.1:{process.port}/1-1",
+        ],
+        ["absent-reader  user", "not reached", "04e6:5710 at 127.0.0.1", cut[1][3]],
+        ["idle           user", "not enabled", "the only reader at 127.0.0.1", cut[2][3]],
+        ["used           user", "not listed", "1234:5678 at 127.0.0.1", "absent, or in use"],
+    ]
+    assert "no USB server at 127.0.0.1:1" in cut[1][3]
+    assert cut[1][3].endswith("Check its address, and that it runs.")
+
+
+def test_the_switch_is_in_the_state_folder(settings: dict[str, str], tmp_path: pathlib.Path) -> None:
+    elsewhere = ("--state-dir", str(tmp_path / "elsewhere"))
+    assert run(settings, *elsewhere, "binding", "off", "desk")[0] == 0
+    assert run(settings, "card", "info", "binding:desk")[0] == 0
+    code, _, err = run(settings, *elsewhere, "card", "info", "binding:desk")
+    assert (code, "switched off" in err) == (6, True)
+    assert json.loads(run(settings, *elsewhere, "binding", "status", "--json")[1])["bindings"][0]["on"] is False
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "told", "remedy"),
+    [
+        (
+            "retry = { first = 0.001, attempts = 2 }",
+            6,
+            "given up after 2 failures",
+            "bindings.gone.retry.attempts = 0",
+        ),
+        ("enabled = false", 9, "is not enabled", "[bindings.gone]"),
+    ],
+)
+def test_watching_what_does_not_come(tmp_path: pathlib.Path, more: str, code: int, told: str, remedy: str) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(f'[bindings.gone]\nhost = "127.0.0.1"\nport = 1\n{more}\n')
+    environment = {**os.environ, "STATE_DIRECTORY": str(tmp_path)}
+    ended, out, err = run(environment, "--config", str(file), "binding", "watch", "gone", "--json")
+    error = json.loads(err)["error"]
+    assert (ended, told in error["message"], remedy in error["remedy"]) == (code, True, True), err
+    states = [json.loads(line)["state"] for line in out.splitlines()]
+    assert states in ([], ["connecting", "back-off", "connecting", "off"])
 
 
 def test_watching(settings: dict[str, str], process: ServerProcess) -> None:

@@ -30,12 +30,9 @@ from demail_hw.transaction_lock import TransactionLock
 from demail_hw_drivers.usbip_server import UsbIpServer
 from demail_hw_simulators.ccid_device import UTRUST_2700F, SimulatedUsbReader
 from demail_hw_simulators.faults import (
-    BYTE_BY_BYTE,
     CardFault,
     FaultyCard,
     FaultyReader,
-    LinkFault,
-    LinkFaults,
     LyingLength,
     MuteCard,
     OneByteResponse,
@@ -47,6 +44,7 @@ from demail_hw_simulators.faults import (
     WrongSlot,
 )
 from demail_hw_simulators.loopback import LoopbackTransport
+from demail_hw_simulators.proxy import Link, Proxy
 
 ATR = bytes.fromhex("3bff9600008131fe4380318065b0850300ef120fff82900019")
 SIGN = (b"\0\x2a\x9e\x9a\x33", bytes(51), b"\0")
@@ -191,19 +189,19 @@ def test_reader_that_exaggerates_how_long_its_messages_are_works_all_the_same(op
 
 
 @contextlib.contextmanager
-def faulty_link(card: Card, to_client: LinkFault, to_server: LinkFault) -> Iterator[str]:
+def faulty_link(card: Card, to_client: Link, to_server: Link) -> Iterator[str]:
     """The address of a reader behind a link that misbehaves."""
     with (
         UsbIpServer([SimulatedUsbReader(card)], port=0) as server,
-        LinkFaults(("127.0.0.1", server.port), to_client, to_server=to_server) as link,
+        Proxy(("127.0.0.1", server.port), to_client=to_client, to_server=to_server) as proxy,
     ):
-        host, port = link.address
+        host, port = proxy.address
         yield f"usbip://{host}:{port}/1-1"
 
 
 def test_link_that_gives_one_byte_at_a_time_changes_nothing() -> None:
     with (
-        faulty_link(Card(), BYTE_BY_BYTE, BYTE_BY_BYTE) as address,
+        faulty_link(Card(), Link(piece_size=1), Link(piece_size=1)) as address,
         contextlib.closing(open_reader(address, timeouts=TIMEOUTS)) as reader,
     ):
         connection = reader.connect(deadline=soon())
@@ -226,7 +224,7 @@ def test_link_that_is_cut_anywhere_is_a_typed_error_and_nothing_is_sent_twice() 
     outcomes: list[Outcome] = []
     for count in range(0, 1 << 14, 53):
         card = Card()
-        with faulty_link(card, LinkFault(cut_after=count), LinkFault()) as address:
+        with faulty_link(card, Link(cut_at=count), Link()) as address:
             error = sign_once(address)
         if error is None:
             break

@@ -29,7 +29,9 @@ from demail_hw.cli.exit_codes import ExitCode
 from demail_hw.cli.simulator_process import running_simulator
 from demail_hw.identity import KeyRole
 from demail_hw.interfaces import Transfer, TransferResult
+from demail_hw_drivers.tls_stream import server_context
 from demail_hw_drivers.usbip_server import UsbIpServer
+from demail_hw_drivers.usbip_server_audit import AuditLine
 from demail_hw_simulators.ca import telesec_ca, write_trust
 from demail_hw_simulators.card.card import SimulatedTcosCard
 from demail_hw_simulators.card.file_system import DedicatedFile, TransparentFile
@@ -37,6 +39,7 @@ from demail_hw_simulators.card.personalities import netkey3
 from demail_hw_simulators.card.pins import CardPin
 from demail_hw_simulators.ccid_device import SimulatedUsbReader
 from pin_hunt import copies, random_pin
+from tls_files import TlsAuthority
 from watched_client import from_pipe
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -118,6 +121,7 @@ class Bench:
         self.device = SimulatedUsbReader(self.card)
         self.exported = HookedReader(self.device)
         self.server = UsbIpServer([self.exported], port=0)
+        self.scheme = "usbip"
         self.demand = ""
         self.environment: dict[str, str] = {"STATE_DIRECTORY": str(folder / "state")}
         self.pin = self.write("pin", f"{self.right}\n".encode())
@@ -144,7 +148,7 @@ class Bench:
 
     @property
     def uri(self) -> str:
-        return f"usbip://127.0.0.1:{self.server.port}/{self.demand}"
+        return f"{self.scheme}://127.0.0.1:{self.server.port}/{self.demand}"
 
     @property
     def out(self) -> Path:
@@ -156,6 +160,36 @@ class Bench:
         path.touch(0o600)
         path.write_bytes(content)
         return f"file:{path}"
+
+    @property
+    def configuration(self) -> Path:
+        """One that names the reader and the PIN's source."""
+        path = self.folder / "reader.toml"
+        path.write_text(
+            f'[bindings.desk]\nhost = "127.0.0.1"\nport = {self.server.port}\n'
+            f'[cards.mail]\nreader = "binding:desk"\npin = "{self.pin}"\n'
+        )
+        return path
+
+    def secure(self) -> None:
+        """The server speaks TLS, and its audit is looked through too; the client's files are in the configuration."""
+        authority = TlsAuthority(self.folder)
+        own, client = authority.issue("server", ip="127.0.0.1"), authority.issue("client")
+        audit = self.folder / "audit.jsonl"
+
+        def write(line: AuditLine) -> None:
+            with audit.open("a") as stream:
+                stream.write(f"{line.as_json()}\n")
+
+        self.server.close()
+        self.server = UsbIpServer([self.exported], port=0, context=server_context(own), audit=write)
+        self.server.start()
+        self.scheme = "usbips"
+        files = {"certificate": client.certificate, "key": client.key, "ca": client.ca}
+        lines = [f'{name} = "{path}"\n' for name, path in files.items()]
+        configuration = self.folder / "config.toml"
+        configuration.write_text(f"[tls]\n{''.join(lines)}")
+        self.environment["DEMAIL_HW_CONFIG"] = str(configuration)
 
     def hang_up(self) -> bytes:
         """The server is gone, as seen by the client."""
@@ -321,9 +355,14 @@ def initialize(bench: Bench) -> Arguments:
 
 
 WITHOUT_PIN: Mapping[str, Callable[[Bench], Arguments]] = {
+    "binding status": lambda b: ("--config", b.configuration, "binding", "status"),
     "card info": lambda b: ("card", "info", b.uri),
     "certs export": lambda b: ("certs", "export", b.uri, *SIGN, "-o", b.out),
     "certs list": lambda b: ("certs", "list", b.uri),
+    "config check": lambda b: ("--config", b.configuration, "config", "check"),
+    "config path": lambda b: ("--config", b.configuration, "config", "path"),
+    "config schema": lambda b: ("config", "schema"),
+    "config show": lambda b: ("--config", b.configuration, "config", "show"),
     "pin status": lambda b: ("pin", "status", b.uri),
     "pin clear": lambda b: ("pin", "clear", b.uri),
     "readers": lambda b: ("readers", b.uri),
@@ -331,11 +370,24 @@ WITHOUT_PIN: Mapping[str, Callable[[Bench], Arguments]] = {
     "trace show": lambda b: ("trace", "show", b.folder / RECORDED),
 }
 NOT_RUN: Mapping[str, str] = {
+    "attach": "it asks the card nothing; the kernel may",
+    "binding off": "it writes a file without a word in it",
+    "binding on": "the same",
+    "binding watch": "it asks the card nothing, and runs until it is ended",
     "demo": "its PIN is printed in the documents",
+    "detach": "there is no card",
+    "serve": "what it logs of a session is looked through beside its TLS",
     "simulate ca": "there is no card",
     "simulate gateway": "there is no card",
     "simulate usb-server": "it is the card",
+    "setup install": "it knows no card",
+    "setup list": "it knows no card",
+    "setup show": "it knows no card",
     "simulate vpcd": "it is the card",
+    "simulate wut": "there is no card",
+    "usb-server discover": "it asks no card",
+    "usb-server reset": "it asks no card, and its password is no PIN",
+    "usb-server status": "it asks no card",
 }
 
 
@@ -527,6 +579,23 @@ OTHERS: Mapping[str, tuple[Callable[[Bench], Arguments], Callable[[Bench], objec
     "a trace that cannot be written": (
         ROWS["sign"],
         lambda b: (b.folder / "trace.txt").mkdir(),
+        ExitCode.CONFIGURATION,
+    ),
+    "a PIN in the configuration": (
+        lambda b: ("--config", b.folder / "new", "config", "check"),
+        lambda b: b.write("new", f'[cards.mail]\nreader = "sim:"\npin = "{b.right}"\n'.encode()),
+        ExitCode.CONFIGURATION,
+    ),
+    "TLS": (ROWS["sign"], Bench.secure, ExitCode.OK),
+    "TLS, and it is wrong": (ROWS["pin change"], lambda b: [b.secure(), b.give_wrong_ones()], ExitCode.PIN),
+    "TLS, and the server is gone at the PIN": (
+        ROWS["pin verify"],
+        lambda b: [b.secure(), at_the_pin(Bench.hang_up)(b)],
+        ExitCode.TRANSPORT,
+    ),
+    "TLS with files that cannot be used": (
+        ROWS["sign"],
+        lambda b: [b.secure(), (b.folder / "client.key").write_text("no key")],
         ExitCode.CONFIGURATION,
     ),
     "credential": (ROWS["sign"], lambda b: b.give("credential:pin"), ExitCode.OK),

@@ -26,13 +26,14 @@ from demail_hw.errors import (
     TransportError,
 )
 from demail_hw.interfaces import Timeouts
+from demail_hw.usbip.access import AccessRule
 from demail_hw.usbip.messages import OpReqImport
 from demail_hw_drivers import usbip_server_connection
 from demail_hw_drivers.tls_stream import TlsEngine, TlsFiles, TlsWire, client_context, server_context
 from demail_hw_drivers.usbip_client import UsbIpReaders, connect, list_devices
 from demail_hw_drivers.usbip_server import ServerLimits, UsbIpServer
-from demail_hw_drivers.usbip_server_access import AccessRule, ClientCertificate
-from demail_hw_drivers.usbip_server_audit import AuditLine
+from demail_hw_drivers.usbip_server_access import ClientCertificate
+from demail_hw_drivers.usbip_server_audit import AuditAction, AuditLine
 from demail_hw_simulators.card.personalities import open_card
 from demail_hw_simulators.ccid_device import SimulatedUsbReader
 from pin_hunt import random_pin, spellings
@@ -128,6 +129,43 @@ def test_each_sees_and_takes_what_it_may(house: House) -> None:
 def test_a_device_that_no_rule_names_is_for_nobody(house: House) -> None:
     with house.server({"1-2": rules("any")}) as server:
         assert listed(at(server, house.first)) == ["1-2"]
+
+
+def test_other_rules_take_a_device_away_and_leave_another(house: House) -> None:
+    first, second = rules("subject:CN=first"), rules("subject:CN=second")
+    with house.server(allowed={"1-1": first, "1-2": first}) as server:
+        lost = connect(at(server, house.first), deadline=soon())
+        kept = connect(at(server, house.first, "1-2"), deadline=soon())
+        server.renew(context=house.context, allowed={"1-1": second, "1-2": [*first, *second]})
+        with pytest.raises(DeviceLost):
+            lost.bulk_in(64, deadline=soon())
+        end = soon()
+        while listed(at(server, house.second)) != ["1-1"]:  # it is reset before it is free
+            assert time.monotonic() < end
+        taken = connect(at(server, house.second), deadline=soon())
+        with pytest.raises(DeviceBusy):
+            connect(at(server, house.second, "1-2"), deadline=soon())
+        for transport in (lost, kept, taken):
+            transport.close()
+    endings = [line.result for line in house.lines if line.action is AuditAction.RELEASE]
+    assert endings[0] == "not allowed any more"
+
+
+def test_who_has_not_said_what_he_wants_begins_anew(house: House) -> None:
+    """He may have been let in by an authority of before."""
+    with house.server() as server, TlsClient(server, house.first) as early:
+        assert listed(at(server, house.first)) == ["1-1", "1-2"]  # so the server has met both
+        server.renew(context=house.context, allowed=None)
+        assert early.wire.receive(deadline=soon()) == b""
+
+
+@pytest.mark.parametrize("secured", [False, True])
+def test_whether_a_server_speaks_tls_does_not_change(house: House, secured: bool) -> None:
+    server = house.server() if secured else UsbIpServer([SimulatedUsbReader(None)], port=0)
+    with server, pytest.raises(ValueError, match="does not change"):
+        server.renew(context=None if secured else house.context, allowed=None)
+    with pytest.raises(ValueError, match="needs TLS"):
+        server.renew(context=None, allowed={"1-1": rules("any")})
 
 
 def test_an_allow_list_needs_tls() -> None:

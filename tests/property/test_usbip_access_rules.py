@@ -5,7 +5,8 @@ import contextlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demail_hw_drivers.usbip_server_access import AccessRule, ClientCertificate, RuleKind
+from demail_hw.usbip.access import AccessRule, RuleKind
+from demail_hw_drivers.usbip_server_access import ClientCertificate
 
 WORDS = st.sampled_from([kind.value for kind in RuleKind])
 

@@ -5,7 +5,7 @@ import datetime
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -14,7 +14,7 @@ from demail_hw.cli.output import JsonValue, Report, json_option, printable
 from demail_hw.cli.simulator_process import ended_by_signals
 from demail_hw.config.loading import load_configuration
 from demail_hw.config.schema import BindingConfig
-from demail_hw.errors import HardwareError
+from demail_hw.errors import ConfigurationError, HardwareError
 from demail_hw.pin_ledger import state_directory
 from demail_hw.registry import find_readers
 from demail_hw.usbip.binding import BindingEvent, BindingState
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["binding_command"]
 
 _NO_BINDINGS: Final = "the configuration has no bindings"
-_SWITCH: Final = {True: "switched off", False: "on"}
+_UNSEEN: Final = "absent, or in use"
 
 
 @click.group("binding")
@@ -41,18 +41,24 @@ def status_command(names: tuple[str, ...], report: Report) -> None:
     configuration = load_configuration()
     bindings = {name: configuration.binding(name) for name in names or sorted(configuration.bindings)}
     facts = [_status(name, config) for name, config in bindings.items()]
-    report.show({"bindings": list(facts)}, "\n".join(map(_status_line, facts)) or _NO_BINDINGS)
+    report.show({"bindings": list(facts)}, _table(facts) if facts else _NO_BINDINGS)
 
 
 @binding_command.command("watch")
 @click.argument("name")
 @json_option
 def watch_command(name: str, report: Report) -> None:
-    """Attach, stay attached, and tell every event in a line, until Ctrl-C. The reader is held meanwhile."""
+    """Attach, stay attached, and tell every event in a line, until Ctrl-C or until all of retry.attempts failed. The
+    reader is held meanwhile."""
     from demail_hw_drivers.binding_reader import bind
 
+    config = load_configuration().binding(name)
+    if not config.enabled:
+        raise ConfigurationError(
+            f"The binding {name!r} is not enabled.", remedy=f"Write enabled = true into [bindings.{name}]."
+        )
     events: queue.SimpleQueue[BindingEvent] = queue.SimpleQueue()
-    binding = bind(name, load_configuration().binding(name))
+    binding = bind(name, config)
     binding.listen(events.put)
     keeper = threading.Thread(target=binding.keep, name=f"binding {name}")
     with ended_by_signals(), contextlib.suppress(KeyboardInterrupt):
@@ -63,7 +69,10 @@ def watch_command(name: str, report: Report) -> None:
         keeper.start()
         try:
             while True:
-                report.show(*_told(name, events.get()))
+                event = events.get()
+                report.show(*_told(name, event))
+                if event.state is BindingState.OFF and binding.status.given_up:
+                    raise binding.refuse()
         finally:
             binding.close()
             keeper.join()
@@ -99,35 +108,58 @@ def _switch() -> "BindingSwitch":
 
 
 def _status(name: str, config: BindingConfig) -> dict[str, JsonValue]:
-    listed, trouble = _listed(config)
+    on = not _switch().is_off(name)
+    listed, trouble, remedy = _listed(name, config)
     return {
         "binding": name,
         "host": config.host,
         "device": config.serial or config.vid_pid or config.bus_id,
         "mode": config.mode.value,
         "enabled": config.enabled,
-        "on": not _switch().is_off(name),
+        "on": on,
+        "state": _state(config, listed, trouble, on=on),
         "listed": list(listed),
         "trouble": trouble,
+        "remedy": remedy,
     }
 
 
-def _listed(config: BindingConfig) -> tuple[Sequence[str], str | None]:
-    """The free readers that can be the device, and what is in the way."""
+def _listed(name: str, config: BindingConfig) -> tuple[Sequence[str], str | None, str]:
+    """The free readers that can be the device; what is in the way, and what to do."""
     try:
-        return [info.address for info in find_readers(config.address)], None
+        return [info.address for info in find_readers(config.address_of(name))], None, ""
     except HardwareError as error:
-        return (), error.message
+        return (), error.message, error.remedy
 
 
-def _status_line(facts: dict[str, JsonValue]) -> str:
-    switch = _SWITCH[not facts["on"]] if facts["enabled"] else "not enabled"
+def _state(config: BindingConfig, listed: Sequence[str], trouble: str | None, *, on: bool) -> str:
+    """The first that is true."""
+    states = (
+        (not config.enabled, "not enabled"),
+        (not on, "switched off"),
+        (trouble is not None, "not reached"),
+        (not listed, "not listed"),
+    )
+    return next((state for applies, state in states if applies), "free")
+
+
+_HEAD: Final = ("binding", "mode", "state", "device", "on the server")
+_GAP: Final = "  "
+
+
+def _table(bindings: Sequence[Mapping[str, JsonValue]]) -> str:
+    rows = [_HEAD, *map(_row, bindings)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(_GAP.join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _row(facts: Mapping[str, JsonValue]) -> tuple[str, ...]:
     listed = facts["listed"]
     assert isinstance(listed, list)
-    what = facts["trouble"] or (
-        f"listed: {', '.join(map(str, listed))}" if listed else "not listed: absent or in use"
-    )
-    return printable(f"{facts['binding']}  {facts['mode']}  {switch}  {what}")
+    remedy = f" {facts['remedy']}" if facts["remedy"] else ""
+    seen = f"{facts['trouble']}{remedy}" if facts["trouble"] else ", ".join(map(str, listed)) or _UNSEEN
+    device = f"{facts['device'] or 'the only reader'} at {facts['host']}"
+    return tuple(map(printable, (str(facts["binding"]), str(facts["mode"]), str(facts["state"]), device, seen)))
 
 
 def _told(name: str, event: BindingEvent) -> tuple[dict[str, JsonValue], str]:

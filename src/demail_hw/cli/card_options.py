@@ -10,11 +10,13 @@ import click
 
 if TYPE_CHECKING:
     from demail_hw_simulators.interfaces import SimulatedCard
+    from demail_hw_simulators.reader_profiles import ReaderProfile
 
-__all__ = ["CardOptions", "card_options", "open_simulated_card"]
+__all__ = ["USUAL_PROFILE", "CardOptions", "card_options", "open_simulated_card", "simulated_profile"]
 
 _T = TypeVar("_T")
 _KeyName: TypeAlias = int | tuple[str, int]  # by reference, or by application and reference
+USUAL_PROFILE: Final = "ext_apdu"
 _BYTE: Final = 2  # in hexadecimal digits
 
 
@@ -107,6 +109,23 @@ def card_options(function: Callable[..., _T]) -> Callable[..., _T]:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def simulated_profile(name: str | None) -> "ReaderProfile":
+    """What a simulated USB reader is; ``None`` for the usual one.
+
+    Errors: :class:`~demail_hw.errors.ConfigurationError`.
+    """
+    from demail_hw.errors import ConfigurationError
+    from demail_hw_simulators.reader_profiles import reader_profile, reader_profiles
+
+    try:
+        return reader_profile(name or USUAL_PROFILE)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"There is no simulated reader {name!r}.",
+            remedy=f"Name one of these as profile: {', '.join(reader_profiles())}.",
+        ) from error
 
 
 def open_simulated_card(options: CardOptions) -> "SimulatedCard":

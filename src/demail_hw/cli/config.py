@@ -65,9 +65,11 @@ def show_command(report: Report) -> None:
 
 
 @config_command.command("schema")
-def schema_command() -> None:
+@json_option
+def schema_command(report: Report) -> None:
     """Print its JSON schema, which an editor can check with."""
-    click.echo(json.dumps(configuration_schema(), indent=2))
+    schema = configuration_schema()
+    report.show(schema, json.dumps(schema, indent=2))
 
 
 def _verdict(found: Path | None, problems: Sequence[Problem]) -> str:

@@ -36,9 +36,11 @@ _COMMANDS: Final = {
     "probe": "demail_hw.cli.probe",
     "readers": "demail_hw.cli.readers",
     "serve": "demail_hw.cli.serve",
+    "setup": "demail_hw.cli.setup",
     "sign": "demail_hw.cli.sign",
     "simulate": "demail_hw.cli.simulate",
     "trace": "demail_hw.cli.trace",
+    "usb-server": "demail_hw.cli.usb_server",
 }
 
 
@@ -52,8 +54,12 @@ class _LazyGroup(click.Group):
         module = _COMMANDS.get(cmd_name)
         if module is None:
             return None
-        command: click.Command = getattr(importlib.import_module(module), f"{cmd_name}_command")
+        command: click.Command = getattr(importlib.import_module(module), _attribute(cmd_name))
         return command
+
+
+def _attribute(command: str) -> str:
+    return f"{command.replace('-', '_')}_command"
 
 
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,7 +75,8 @@ class _LazyGroup(click.Group):
     "--state-dir",
     metavar="DIR",
     type=click.Path(path_type=Path),  # what is wrong with it the ledger says, and what to do
-    help="Where the PIN ledger is; else $STATE_DIRECTORY, else demail-hw in the user's state folder.",
+    help="Where the PIN ledger is, and the switches of bindings; else $STATE_DIRECTORY, else demail-hw in the user's "
+    "state folder.",
 )
 @click.option(
     "--trace",
@@ -95,7 +102,8 @@ def _group(
     usbip://HOST/         the only reader of a USB server; one of several by
                           serial=NUMBER, 04e6:5710 or 1-1 after the last slash
                           (a bus id such as 1-1 names a socket, not a reader)
-    usbips://HOST/        the same through TLS; its files: ?cert=FILE&key=FILE&ca=FILE
+    usbips://HOST/        the same through TLS; its files: ?cert=FILE&key=FILE&ca=FILE,
+                          or those of [tls] in the configuration
     pcsc:                 the only reader of PC/SC, or the only one with a card
     pcsc:'Identiv*'       by name or pattern
     sim:netkey3           a simulated card
@@ -111,27 +119,29 @@ def _group(
     10 a question was answered with no.
     """
     from demail_hw.cli.card_access import Settings
+    from demail_hw.config.place import CONFIG_VARIABLE
+    from demail_hw.pin_ledger import STATE_VARIABLE
 
     if verbose:
         logging.getLogger().setLevel(logging.DEBUG)
     if config is not None:
-        context.with_resource(_configuration_at(config))
+        context.with_resource(_variable(CONFIG_VARIABLE, config))
+    if state_dir is not None:
+        context.with_resource(_variable(STATE_VARIABLE, state_dir))
     context.obj = Settings(state_dir=state_dir, trace=trace, deciphered=deciphered)
 
 
 @contextlib.contextmanager
-def _configuration_at(path: Path) -> Iterator[None]:
-    """To the end of the command. Drivers look for it where every program does, as do programs that are started."""
-    from demail_hw.config.place import CONFIG_VARIABLE
-
-    before = os.environ.get(CONFIG_VARIABLE)
-    os.environ[CONFIG_VARIABLE] = str(path.absolute())
+def _variable(name: str, path: Path) -> Iterator[None]:
+    """To the end of the command. Drivers look there as in every program, and so do programs that are started."""
+    before = os.environ.get(name)
+    os.environ[name] = str(path.absolute())
     try:
         yield
     finally:
-        del os.environ[CONFIG_VARIABLE]
+        del os.environ[name]
         if before is not None:
-            os.environ[CONFIG_VARIABLE] = before
+            os.environ[name] = before
 
 
 def _warn(

@@ -20,7 +20,13 @@ from demail_hw.registry import find_readers
 __all__ = ["readers_command"]
 
 _LOG = logging.getLogger(__name__)
-_EVERYWHERE: Final = (Address("usbip", host="127.0.0.1"), Address("pcsc"), Address("sim"))
+_EVERYWHERE: Final = (
+    Address("usbip", host="127.0.0.1"),
+    Address("libusb"),
+    Address("pcsc"),
+    Address("serial"),
+    Address("sim"),
+)
 _CARD = {True: "card", False: "no card", None: "card not asked (card info asks it)"}
 _NONE: Final = "no free reader; a USB server does not list one that somebody uses"
 _USE = {True: "in use", False: "free", None: "use not known"}
@@ -38,8 +44,8 @@ _USE = {True: "in use", False: "free", None: "use not known"}
 def readers_command(addresses: tuple[Address, ...], watch: bool, report: Report) -> None:
     """List the readers at the addresses (pcsc: for all of PC/SC, usbip://HOST/ for all of a USB server).
 
-    Without an address: those of a USB server on this machine, of PC/SC, and the simulated ones. What is not there
-    is a warning, not an error.
+    Without an address: those of a USB server on this machine, of its USB, of PC/SC, the serial ports, which are not
+    asked whether a reader is there, and the simulated ones. What is not there is a warning, not an error.
     """
     if watch:
         _watch(addresses or _EVERYWHERE, report)

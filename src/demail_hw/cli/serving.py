@@ -6,9 +6,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-__all__ = ["is_loopback", "netloc", "stop_signals", "wait_for_stop"]
+__all__ = ["has_terminal", "is_loopback", "netloc", "stop_signals", "wait_for_stop"]
 
 
 def is_loopback(host: str) -> bool:
@@ -25,10 +25,12 @@ def netloc(host: str, port: int) -> str:
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[frozenset[signal.Signals]]:
-    """SIGTERM and SIGINT, blocked here and in every thread that is started in the block: they wait for
-    :func:`wait_for_stop`, and no thread takes one away."""
-    numbers = frozenset({signal.SIGTERM, signal.SIGINT})
+def stop_signals(*more: signal.Signals) -> Iterator[frozenset[signal.Signals]]:
+    """SIGTERM, SIGINT and ``more``, blocked here and in every thread that is started in the block: they wait for
+    :func:`wait_for_stop`, and no thread takes one away. One that is ignored is not waited for: nohup does that with
+    SIGHUP."""
+    wanted = (signal.SIGTERM, signal.SIGINT, *(each for each in more if signal.getsignal(each) is not signal.SIG_IGN))
+    numbers = frozenset(wanted)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield numbers
@@ -36,12 +38,25 @@ def stop_signals() -> Iterator[frozenset[signal.Signals]]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def wait_for_stop(numbers: frozenset[signal.Signals], *, until_eof: bool) -> None:
-    """Wait for one of the signals, or for the end of standard input as well."""
+def has_terminal() -> bool:
+    """Does a terminal control this process? SIGHUP means then that it was closed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def wait_for_stop(
+    numbers: frozenset[signal.Signals], *, until_eof: bool, on_hangup: Callable[[], object] | None = None
+) -> None:
+    """Wait for one of the signals, or for the end of standard input as well. ``on_hangup``: what SIGHUP does in the
+    place of stopping."""
     end_of_input = _EndOfInput()
     if until_eof:
         threading.Thread(target=end_of_input.watch, daemon=True).start()
-    signal.sigwait(numbers)
+    while signal.sigwait(numbers) == signal.SIGHUP and on_hangup is not None:
+        on_hangup()
     end_of_input.forget()
     # One more would end the program in the middle of its cleaning up, as soon as it is not blocked any more.
     while signal.sigtimedwait(numbers, 0) is not None:

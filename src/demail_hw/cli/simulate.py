@@ -1,6 +1,7 @@
 """``demail-hw simulate``: the other end of every wire, to develop and test without hardware."""
 
 import contextlib
+import dataclasses
 import logging
 import socket
 from collections.abc import Callable
@@ -8,11 +9,19 @@ from pathlib import Path
 
 import click
 
-from demail_hw.cli.card_options import CardOptions, card_options, open_simulated_card
+from demail_hw.cli.card_options import (
+    USUAL_PROFILE,
+    CardOptions,
+    card_options,
+    open_simulated_card,
+    simulated_profile,
+)
 from demail_hw.cli.options import ENDPOINT
 from demail_hw.cli.output import JsonValue, Report, json_option, os_errors_of
 from demail_hw.cli.serving import is_loopback, netloc, stop_signals, wait_for_stop
-from demail_hw.errors import ConfigurationError, TransportError
+from demail_hw.cli.wut_ports import port_options
+from demail_hw.errors import TransportError
+from demail_hw.wut.ports import Ports
 
 __all__ = ["simulate_command"]
 
@@ -32,7 +41,7 @@ def simulate_command() -> None:
 
 @simulate_command.command("usb-server")
 @click.option("--listen", type=ENDPOINT, default="127.0.0.1:3240", show_default=True, metavar="HOST:PORT")
-@click.option("--profile", metavar="NAME", default="ext_apdu", show_default=True, help="What reader it is.")
+@click.option("--profile", metavar="NAME", default=USUAL_PROFILE, show_default=True, help="What reader it is.")
 @card_options
 @_until_eof_option
 @json_option
@@ -43,16 +52,9 @@ def usb_server_command(
     one. USB/IP knows no password: whoever reaches the port has the card."""
     from demail_hw_drivers.usbip_server import UsbIpServer
     from demail_hw_simulators.ccid_device import SimulatedUsbReader
-    from demail_hw_simulators.reader_profiles import reader_profile, reader_profiles
 
     host, port = listen
-    try:
-        reader = SimulatedUsbReader(open_simulated_card(card), profile=reader_profile(profile))
-    except ValueError as error:
-        raise ConfigurationError(
-            f"There is no simulated reader {profile!r}.",
-            remedy=f"Name one of these (--profile): {', '.join(reader_profiles())}.",
-        ) from error
+    reader = SimulatedUsbReader(open_simulated_card(card), profile=simulated_profile(profile))
     if not is_loopback(host):
         _LOG.warning(
             "USB/IP has no password and no encryption: whoever reaches %s has the card, and whoever listens sees its "
@@ -160,6 +162,36 @@ def gateway_command(listen: tuple[str, int], tls: str, until_eof: bool, report: 
             ) from error
         _ready(report, "gateway", f"https://{netloc(host, server.port)}", {"port": server.port, "tls": tls})
         wait_for_stop(numbers, until_eof=until_eof)
+
+
+@simulate_command.command("wut")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, metavar="HOST", help="An IPv4 address of this machine."
+)
+@port_options
+@click.option("--password", metavar="TEXT", default="", help="Its system password, a test one; else it has none.")
+@click.option(
+    "--away", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Seconds that a restart takes."
+)
+@_until_eof_option
+@json_option
+def wut_command(host: str, ports: Ports, password: str, away: float, until_eof: bool, report: Report) -> None:
+    """What is published of a W&T USB-Server: inventory by UDP, a web page, the reset port with its password. Its USB
+    port takes connections and hangs up. Port 0 takes a free one."""
+    from demail_hw_simulators.wut import SimulatedWutServer
+
+    with stop_signals() as numbers:
+        try:
+            server = SimulatedWutServer(host=host, ports=ports, password=password.encode(), restart_seconds=away)
+        except OSError as error:
+            raise TransportError(
+                f"The simulated USB-Server cannot listen on {host}: {error.strerror}.",
+                transient=False,
+                remedy="Choose other ports, or stop the program that has one of them.",
+            ) from error
+        with server:
+            _ready(report, "wut", host, {"ports": dataclasses.asdict(server.ports), "password": bool(password)})
+            wait_for_stop(numbers, until_eof=until_eof)
 
 
 @simulate_command.command("ca")

@@ -3,14 +3,20 @@
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["READY", "STOPPING", "notify"]
+__all__ = ["READY", "STOPPING", "notify", "reloading"]
 
 READY: Final = "READY=1"
 STOPPING: Final = "STOPPING=1"
 _SOCKET: Final = "NOTIFY_SOCKET"
+
+
+def reloading() -> str:
+    """The state while what can change without a restart is read again; READY follows it (Type=notify-reload)."""
+    return f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}"
 
 
 def notify(state: str, environment: Mapping[str, str] = os.environ) -> bool:

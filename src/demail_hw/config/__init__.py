@@ -3,7 +3,14 @@
 The library that checks is imported when a file is read, not with this package.
 """
 
-from demail_hw.config.loading import configuration_schema, load_configuration, parse_configuration, problems_in
+from demail_hw.config.loading import (
+    LoadedConfiguration,
+    configuration_schema,
+    load_configuration,
+    parse_configuration,
+    problems_in,
+    read_configuration,
+)
 from demail_hw.config.place import find_configuration, search_path
 from demail_hw.config.schema import (
     BindingConfig,
@@ -21,6 +28,7 @@ __all__ = [
     "CardConfig",
     "Configuration",
     "ExportConfig",
+    "LoadedConfiguration",
     "ServerConfig",
     "TlsConfig",
     "configuration_schema",
@@ -28,5 +36,6 @@ __all__ = [
     "load_configuration",
     "parse_configuration",
     "problems_in",
+    "read_configuration",
     "search_path",
 ]

@@ -1,5 +1,6 @@
 """A configuration's file, read and checked; what is wrong is told with file and line."""
 
+import contextlib
 import dataclasses
 import datetime
 import difflib
@@ -9,6 +10,7 @@ import stat
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeVar
 
 from demail_hw.config.place import find_configuration
@@ -16,9 +18,18 @@ from demail_hw.config.positions import KeyPath, key_lines, line_of
 from demail_hw.config.schema import BindingConfig, Configuration, FieldError, ServerConfig, TlsConfig
 from demail_hw.errors import ConfigurationError
 
-__all__ = ["Problem", "configuration_schema", "load_configuration", "parse_configuration", "problems_in", "read_text"]
+__all__ = [
+    "LoadedConfiguration",
+    "Problem",
+    "configuration_schema",
+    "load_configuration",
+    "parse_configuration",
+    "problems_in",
+    "read_configuration",
+    "read_text",
+]
 
-_Config = TypeVar("_Config", BindingConfig, ServerConfig)
+_Config = TypeVar("_Config", BindingConfig, ServerConfig, Configuration)
 _PLACE: Final = re.compile(r"\(at (?:line (\d+), column \d+|end of document)\)")
 _UNKNOWN_KEY: Final = "unexpected_keyword_argument"
 _OWN_CHECK: Final = "value_error"
@@ -43,6 +54,35 @@ class Problem(NamedTuple):
     key: str
     message: str
     remedy: str = ""
+
+
+class LoadedConfiguration(NamedTuple):
+    """A configuration, and where it stands. ``file``: None if there is none; ``lines``: of its keys."""
+
+    configuration: Configuration = Configuration()
+    file: Path | None = None
+    lines: Mapping[KeyPath, int] = MappingProxyType({})
+
+    @contextlib.contextmanager
+    def blamed(self, *key: str | int) -> Iterator[None]:
+        """A :class:`~demail_hw.errors.ConfigurationError` in the ``with`` block comes from what this key says: it is
+        told with file and line."""
+        try:
+            yield
+        except ConfigurationError as error:
+            problem = Problem(line_of(key, self.lines), _written(key), error.message.rstrip("."), error.remedy)
+            raise _error([problem], self.file) from error
+
+
+def read_configuration(
+    path: Path | None = None, *, environment: Mapping[str, str] | None = None
+) -> LoadedConfiguration:
+    """As :func:`load_configuration`, for whoever has more to say of what stands there. Errors: the same."""
+    found = path or find_configuration(environment)
+    if found is None:
+        return LoadedConfiguration()
+    text = read_text(found)
+    return LoadedConfiguration(parse_configuration(text, file=found), found, key_lines(text))
 
 
 def load_configuration(path: Path | None = None, *, environment: Mapping[str, str] | None = None) -> Configuration:
@@ -205,8 +245,10 @@ def _error(problems: Sequence[Problem], file: Path | None) -> ConfigurationError
 def _anchored(configuration: Configuration, folder: Path) -> Configuration:
     """The paths that are not absolute begin at the configuration's folder."""
     bindings = {name: _with_tls(binding, folder) for name, binding in configuration.bindings.items()}
-    server = configuration.server
-    return dataclasses.replace(configuration, bindings=bindings, server=server and _with_tls(server, folder))
+    server = configuration.server and _with_tls(configuration.server, folder)
+    if server is not None and server.audit is not None:
+        server = dataclasses.replace(server, audit=folder / server.audit)
+    return _with_tls(dataclasses.replace(configuration, bindings=bindings, server=server), folder)
 
 
 def _with_tls(config: _Config, folder: Path) -> _Config:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, TypeVar
 from demail_hw.address import Address
 from demail_hw.errors import ConfigurationError
 from demail_hw.pin_sources import SOURCES
+from demail_hw.usbip.access import AccessRule
 from demail_hw.usbip.binding import RetryLimits
 
 __all__ = [
@@ -30,7 +31,6 @@ _MAX_PORT: Final = 0xFFFF
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _VID_PID: Final = re.compile(r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}")
 _BUS_ID: Final = re.compile(r"[0-9]+-[0-9]+(\.[0-9]+)*")
-_RULE: Final = re.compile(r"any|sha256:([0-9a-fA-F]{2}:?){32}|(subject|san):.+")
 _PIN_SOURCE: Final = re.compile(r"prompt:|(file|credential|fd|env|keyring):.+")
 _Value = TypeVar("_Value")
 _SCHEMES: Final = {False: "usbip", True: "usbips"}
@@ -62,6 +62,11 @@ class TlsConfig:
     certificate: Path
     key: Path
     ca: Path
+
+    def of(self, address: Address, *, table: str) -> Address:
+        """The address with these files. ``table``: where they stand in the configuration, for people."""
+        cert, key, ca = str(self.certificate), str(self.key), str(self.ca)
+        return dataclasses.replace(address, cert=cert, key=key, ca=ca, tls_table=table)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,33 +103,42 @@ class BindingConfig:
         """Where the device is, as ``usbip:`` or ``usbips:``."""
         selector = f"serial={self.serial}" if self.serial else self.vid_pid or self.bus_id or ""
         address = Address(_SCHEMES[self.tls is not None], self.host, self.port, selector)
-        if self.tls is None:
-            return address
-        tls = self.tls
-        return dataclasses.replace(address, cert=str(tls.certificate), key=str(tls.key), ca=str(tls.ca))
+        return address if self.tls is None else self.tls.of(address, table="tls")
+
+    def address_of(self, name: str) -> Address:
+        """The same of a binding of this name: remedies say the whole key of a TLS file."""
+        address = self.address
+        return dataclasses.replace(address, tls_table=address.tls_table and f"bindings.{name}.{address.tls_table}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ExportConfig:
-    """A device that the server exports. ``device``: its reader address. ``allow``: whose certificates may import it:
-    ``sha256:FINGERPRINT``, ``subject:NAME``, ``san:NAME`` or ``any``; empty for whoever reaches the server."""
+    """A device that the server exports. ``device``: its reader address. ``allow``: whose certificates may import it,
+    in the grammar of :mod:`demail_hw.usbip.access`; empty for whoever reaches the server, which with TLS means
+    ``any``."""
 
     device: str
     allow: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _parse_address("device", self.device)
-        for rule in self.allow:
-            _require_form("allow", rule, _RULE, "sha256:FINGERPRINT, subject:NAME, san:NAME or any")
+        _ = self.rules
+
+    @property
+    def rules(self) -> tuple[AccessRule, ...]:
+        """The rules of ``allow``."""
+        return tuple(map(_parse_rule, self.allow))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """A USB server. It listens on this machine alone unless a ``host`` is said; ``port``: 3240, or 3241 with TLS."""
+    """A USB server. It listens on this machine alone unless a ``host`` is said; ``port``: 3240, or 3241 with TLS.
+    ``audit``: the file that a line goes to for each import and release; standard error without it."""
 
     host: str = "127.0.0.1"
     port: int | None = None
     tls: TlsConfig | None = None
+    audit: Path | None = None
     exports: tuple[ExportConfig, ...] = ()
 
     def __post_init__(self) -> None:
@@ -167,12 +181,14 @@ class CardConfig:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Configuration:
-    """A whole configuration; without arguments, an empty one. ``bindings`` and ``cards`` by their names."""
+    """A whole configuration; without arguments, an empty one. ``bindings`` and ``cards`` by their names. ``tls``: the
+    files of every ``usbips:`` address that names none itself; bindings and the server have their own."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
 
     bindings: dict[str, BindingConfig] = dataclasses.field(default_factory=dict)
     server: ServerConfig | None = None
+    tls: TlsConfig | None = None
     cards: dict[str, CardConfig] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -220,6 +236,13 @@ def _parse_address(field: str, text: str) -> Address:
         return Address.parse(text)
     except ValueError as error:
         raise FieldError(field, str(error)) from None
+
+
+def _parse_rule(text: str) -> AccessRule:
+    try:
+        return AccessRule.parse(text)
+    except ValueError as error:
+        raise FieldError("allow", str(error)) from None
 
 
 def _require_pin_source(text: str) -> None:

@@ -10,6 +10,6 @@ Nothing in them tells a PIN, or lets one be guessed.
 
 from demail_hw.pin_ledger.in_memory import MemoryPinLedger
 from demail_hw.pin_ledger.on_disk import FilePinLedger
-from demail_hw.pin_ledger.place import ledger_for, state_directory
+from demail_hw.pin_ledger.place import STATE_VARIABLE, ledger_for, state_directory
 
-__all__ = ["FilePinLedger", "MemoryPinLedger", "ledger_for", "state_directory"]
+__all__ = ["STATE_VARIABLE", "FilePinLedger", "MemoryPinLedger", "ledger_for", "state_directory"]

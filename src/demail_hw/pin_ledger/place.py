@@ -12,7 +12,10 @@ from demail_hw.pin_ledger.in_memory import MemoryPinLedger
 from demail_hw.pin_ledger.on_disk import FilePinLedger
 from demail_hw.registry import reader_driver
 
-__all__ = ["ledger_for", "state_directory"]
+__all__ = ["STATE_VARIABLE", "ledger_for", "state_directory"]
+
+STATE_VARIABLE: Final = "STATE_DIRECTORY"
+"""Names the folder, or several with a colon between them, of which the first counts."""
 
 _APPLICATION: Final = "demail-hw"
 
@@ -24,7 +27,7 @@ def state_directory(environment: Mapping[str, str] | None = None) -> Path:
     Errors: :class:`~demail_hw.errors.ConfigurationError` where there is no home either.
     """
     variables = os.environ if environment is None else environment
-    given = variables.get("STATE_DIRECTORY", "").partition(":")[0]
+    given = variables.get(STATE_VARIABLE, "").partition(":")[0]
     if given:
         return Path(given)
     base = Path(variables.get("XDG_STATE_HOME", ""))
@@ -52,4 +55,4 @@ def ledger_for(address: Address, *, directory: Path | None = None, by_hand: bool
         return MemoryPinLedger()
     if directory is not None:
         return FilePinLedger(directory)
-    return FilePinLedger(state_directory(), found=by_hand or not os.environ.get("STATE_DIRECTORY"))
+    return FilePinLedger(state_directory(), found=by_hand or not os.environ.get(STATE_VARIABLE))

@@ -266,6 +266,7 @@ class ReplayReaders:
 
     in_process: Final = True
     can_share: Final = False
+    parameters: Final[frozenset[str]] = frozenset()
 
     def open(self, address: Address, *, timeouts: Timeouts) -> ReplayReader:  # noqa: ARG002
         """A reader with the card of the trace.

@@ -155,6 +155,11 @@ class BindingMachine:
         """What happened so far."""
         return self._counters
 
+    @property
+    def given_up(self) -> bool:
+        """It is off because the attempts of its limits failed."""
+        return self._state is BindingState.OFF and 0 < self._limits.attempts == self._row
+
     def next_attempt(self) -> float | None:
         """When an attempt is due; None while there is none to make."""
         return self._retry_at if self._state in _WAITING else None

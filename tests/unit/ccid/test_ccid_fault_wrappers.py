@@ -1,8 +1,5 @@
 """The faults themselves: each does what it says, and no more."""
 
-import contextlib
-import socket
-import threading
 from collections.abc import Callable
 
 import pytest
@@ -11,14 +8,10 @@ from demail_hw.ccid.code_points import MessageType
 from demail_hw.interfaces import Transfer, TransferResult
 from demail_hw_simulators.ccid_device import SimulatedUsbReader
 from demail_hw_simulators.faults import (
-    BYTE_BY_BYTE,
-    WHOLE,
     CardFault,
     FaultyCard,
     FaultyReader,
     FlippedBit,
-    LinkFault,
-    LinkFaults,
     LyingLength,
     MuteCard,
     OneByteResponse,
@@ -151,82 +144,3 @@ def test_faulty_reader_is_the_same_device() -> None:
     pending = Transfer(0x82, 64)
     device.submit(pending, lambda _: None)
     assert device.cancel(pending)
-
-
-# --- Links -------------------------------------------------------------------------------------------------------
-
-
-class Echo:
-    """A TCP server on the loopback interface that says what it hears, to one client after the other."""
-
-    def __init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.thread = threading.Thread(target=self._serve)
-
-    def __enter__(self) -> "Echo":
-        self.thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.thread.join(20)
-        self.listener.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            with client:
-                try:
-                    while data := client.recv(4096):
-                        client.sendall(data)
-                except OSError:
-                    pass
-
-
-def talk(fault: LinkFault, data: bytes, *, to_server: LinkFault = WHOLE) -> bytes:
-    """What comes back of data, until all of it has or the link is cut."""
-    received = b""
-    with (
-        Echo() as echo,
-        LinkFaults(echo.listener.getsockname(), fault, to_server=to_server) as link,
-        socket.create_connection(link.address, 20) as client,
-        # A link that was cut while it had something to read is reset.
-        contextlib.suppress(ConnectionError),
-    ):
-        client.sendall(data)
-        while len(received) < len(data) and (piece := client.recv(4096)):
-            received += piece
-    return received
-
-
-@pytest.mark.parametrize("fault", [WHOLE, BYTE_BY_BYTE, LinkFault(piece_size=7), LinkFault(cut_after=2000)])
-def test_link_that_only_cuts_segments_loses_nothing(fault: LinkFault) -> None:
-    data = bytes(range(256)) * 4
-    assert talk(fault, data) == data
-    assert talk(WHOLE, data, to_server=fault) == data
-
-
-@pytest.mark.parametrize("count", [0, 1, 100])
-def test_link_is_cut_after_so_many_bytes(count: int) -> None:
-    data = bytes(range(200))
-    assert talk(LinkFault(cut_after=count), data) == data[:count]
-    assert talk(LinkFault(piece_size=1, cut_after=count), data) == data[:count]
-
-
-def test_link_to_a_server_that_is_not_there_is_closed() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        nobody = listener.getsockname()
-    with LinkFaults(nobody, WHOLE) as link, socket.create_connection(link.address, 5) as client:
-        assert client.recv(1) == b""
-
-
-def test_pieces_of_a_link() -> None:
-    assert list(WHOLE.pieces(b"abc", 5)) == [b"abc"]
-    assert list(BYTE_BY_BYTE.pieces(b"abc", 5)) == [b"a", b"b", b"c"]
-    assert list(LinkFault(cut_after=6).pieces(b"abc", 5)) == [b"a"]
-    assert LinkFault(cut_after=6).cuts(6)
-    assert not LinkFault(cut_after=6).cuts(5)
-    assert not WHOLE.cuts(1 << 30)

@@ -20,8 +20,10 @@ from demail_hw.config import (
     load_configuration,
     parse_configuration,
     problems_in,
+    read_configuration,
 )
 from demail_hw.errors import ConfigurationError
+from demail_hw.usbip.access import AccessRule, RuleKind
 from demail_hw.usbip.binding import RetryLimits
 
 WHOLE = """
@@ -93,6 +95,35 @@ def test_a_binding_is_an_address(device: str, address: str) -> None:
     assert Address.parse(address) == binding.address
 
 
+def test_remedies_of_a_binding_can_name_its_keys() -> None:
+    binding = parse_configuration(WHOLE).binding("office")
+    assert binding.address_of("office") == binding.address
+    assert binding.address_of("office").tls_table == "bindings.office.tls"
+    assert BindingConfig("h").address_of("office").tls_table == ""
+
+
+def test_files_begin_at_the_configurations_folder() -> None:
+    text = '[tls]\ncertificate = "c"\nkey = "/k"\nca = "a"\n[server]\naudit = "log/audit"'
+    configuration = parse_configuration(text, file=pathlib.Path("/etc/x/config.toml"))
+    assert configuration.tls == TlsConfig(pathlib.Path("/etc/x/c"), pathlib.Path("/k"), pathlib.Path("/etc/x/a"))
+    assert configuration.server == ServerConfig(audit=pathlib.Path("/etc/x/log/audit"))
+
+
+def test_the_rules_of_an_export_are_those_of_the_server() -> None:
+    (export,) = (parse_configuration(WHOLE).server or ServerConfig()).exports
+    assert export.rules == (AccessRule(RuleKind.SUBJECT, "CN=gateway"),)
+
+
+def test_who_uses_a_value_blames_its_key(tmp_path: pathlib.Path) -> None:
+    file = written(tmp_path / "config.toml")
+    loaded = read_configuration(file)
+    assert loaded.configuration == load_configuration(file)
+    with pytest.raises(ConfigurationError) as caught, loaded.blamed("bindings", "a", "host"):
+        raise ConfigurationError("There is no such thing.", remedy="Mend it.")
+    assert caught.value.message == f"{file}, line 2: bindings.a.host: There is no such thing."
+    assert (caught.value.line, caught.value.remedy) == (2, "Mend it.")
+
+
 def test_a_card_demands_itself() -> None:
     card = parse_configuration(WHOLE).card("mail")
     assert (card.address.card, card.address.reader) == ("89490173510080407136", "1")
@@ -145,7 +176,7 @@ BINDING = '[bindings.a]\nhost = "h"\n'
         (
             '[server]\n[[server.exports]]\ndevice = "sim:a"\nallow = ["any", "CN=x"]',
             4,
-            "server.exports[0].allow: it is sha256:FINGERPRINT, subject:NAME",
+            "server.exports[0].allow: 'CN=x' is no rule: write sha256:..., subject:...",
             "",
         ),
         ('[cards.a]\nreader = "sim:a"\niccsn = "xyz"', 3, "cards.a.iccsn: it is the serial number of a card", ""),
@@ -253,7 +284,7 @@ def test_a_file_that_is_no_text_or_too_long(tmp_path: pathlib.Path) -> None:
 
 def test_the_schema_knows_every_table() -> None:
     schema = configuration_schema()
-    assert sorted(schema["properties"]) == ["bindings", "cards", "server"]
+    assert sorted(schema["properties"]) == ["bindings", "cards", "server", "tls"]
     assert schema["additionalProperties"] is False
     assert all(table["additionalProperties"] is False for table in schema["$defs"].values() if "properties" in table)
 

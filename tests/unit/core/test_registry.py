@@ -35,6 +35,7 @@ class ForeignReaders:
     def __init__(self, reader: ForeignReader, *, can_share: bool = False) -> None:
         self.reader = reader
         self.can_share = can_share
+        self.parameters = frozenset({"profile"})
 
     def open(self, address: Address, *, timeouts: Timeouts) -> ForeignReader:
         return self.reader
@@ -83,6 +84,32 @@ def test_sharing_is_refused_where_a_card_cannot_be_shared(
 @pytest.mark.parametrize(("scheme", "can_share"), [("usbip", False), ("sim", False)])
 def test_our_own_drivers_say_whether_a_card_can_be_shared(scheme: str, can_share: bool) -> None:
     assert registry.reader_driver(scheme).can_share is can_share
+
+
+@pytest.mark.parametrize("use", [registry.open_reader, registry.find_readers])
+@pytest.mark.parametrize(
+    ("address", "remedy"),
+    [
+        ("usbip://127.0.0.1/?profile=tpdu", "sim:netkey3?profile=tpdu"),
+        ("binding:desk?profile=tpdu", "simulated readers"),
+        ("replay:file?profile=tpdu", "simulated readers"),
+        ("sim:?cert=file", "usbips://HOST/"),
+        ("binding:desk?ca=file", "usbips://HOST/"),
+        ("replay:file?key=file", "usbips://HOST/"),
+    ],
+)
+def test_a_parameter_that_the_scheme_does_not_take(use: Callable[[str], object], address: str, remedy: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"takes no \?(profile|cert|ca|key)=") as caught:
+        use(address)
+    assert remedy in caught.value.remedy
+
+
+def test_a_parameter_that_the_scheme_takes(install: Callable[[ForeignReaders], None]) -> None:
+    reader = ForeignReader()
+    install(ForeignReaders(reader))
+    assert registry.open_reader("foreign:?profile=tpdu") is reader
+    with pytest.raises(ConfigurationError, match="foreign: takes no"):
+        registry.open_reader("foreign:?cert=file")
 
 
 def test_a_driver_whose_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from demail_hw_drivers.usbip_server_access import ANY_CERTIFICATE, AccessRule, ClientCertificate, RuleKind, may_have
+from demail_hw.usbip.access import ANY_CERTIFICATE, AccessRule, RuleKind, may_have
+from demail_hw_drivers.usbip_server_access import ClientCertificate
 
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 

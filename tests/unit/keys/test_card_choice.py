@@ -60,6 +60,7 @@ class Slots:
     """The driver. ``knows_cards``: does its listing say where a card is, as that of PC/SC does, of USB/IP not?"""
 
     can_share = True
+    parameters = frozenset()
 
     def __init__(self, *slots: Slot, knows_cards: bool = True) -> None:
         self.slots = {slot.name: slot for slot in slots}
