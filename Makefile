@@ -9,7 +9,7 @@ bin := $(VENV)/bin
 stamp := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test full demo bench clean
+.PHONY: help setup check test full demo fuzz bench clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -30,7 +30,7 @@ check: $(stamp)  ## style, types, the law of the layers, unit and property tests
 	$(bin)/mypy
 	$(bin)/mypy scripts
 	$(bin)/lint-imports
-	$(bin)/pytest -q -n 2 --dist worksteal tests/unit tests/property -m '$(MARKS)'
+	$(bin)/pytest -q -n 2 --dist worksteal tests/unit tests/property tests/fuzz -m '$(MARKS)'
 
 # A missing program skips its tests loudly, but not in CI, and not where everything is there.
 test: check  ## check, and the rest: contract, integration, and programs that nobody here wrote
@@ -51,10 +51,22 @@ full:  ## test, and what is slow, on the oldest and the newest Python found
 demo: $(stamp)  ## the whole story over TCP, with simulated hardware
 	@$(bin)/demail-hw demo
 
+# Seconds for each of the decoders.
+FUZZ_SECONDS ?= 20
+fuzz_stamp := $(VENV)-fuzz/.installed
+
+fuzz: $(fuzz_stamp)  ## fuzz every decoder, guided by coverage: under ten minutes
+	@$(VENV)-fuzz/bin/python tests/fuzz/run.py $(FUZZ_SECONDS)
+
+$(fuzz_stamp): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-fuzz
+	$(VENV)-fuzz/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . 'atheris>=3'
+	@touch $@
+
 bench: $(stamp)  ## what a signature costs, at every depth
 	@$(bin)/python scripts/debian_packages.py || true
 	@$(bin)/python -m benchmarks
 
 clean:  ## remove environments, caches and build results
-	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* .fuzz build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src drivers simulators tests benchmarks scripts -name __pycache__ -prune -exec rm -rf {} +

@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks import floor, signing, tls
+from benchmarks import floor, signing, tls, wire_delay
 from benchmarks.instructions import count_instructions
 from benchmarks.peer import one_cpu, running_peer
 from benchmarks.report import machine, verdicts
@@ -17,11 +17,19 @@ def main() -> int:
     _show(signing.report(measured, instructions), floor.report(measured.times, placed="both on one CPU"))
     with running_peer() as peer:
         _show(floor.report(signing.measure(peer).times, placed="where the scheduler puts them"))
+    with running_peer() as peer:
+        delayed, reconnected = wire_delay.measure(peer), wire_delay.reconnect(peer)
+    _show(wire_delay.report(delayed, reconnected))
     handshakes = tls.measure()
     _show(tls.report(handshakes))
-    targets = [*signing.count_targets(measured), *floor.targets(measured.times), *tls.targets(handshakes)]
+    targets = [
+        *signing.count_targets(measured),
+        *floor.targets(measured.times),
+        *wire_delay.targets(delayed, reconnected),
+        *tls.targets(handshakes),
+    ]
     _show(verdicts("Targets", targets))
-    wrong = signing.wrong_counts(measured)
+    wrong = [*signing.wrong_counts(measured), *wire_delay.wrong_counts(delayed, reconnected)]
     for line in wrong:
         print(f"WRONG COUNT: {line}")
     return 1 if wrong else 0

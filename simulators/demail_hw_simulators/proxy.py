@@ -29,7 +29,6 @@ __all__ = ["Forgery", "Link", "Proxy"]
 
 _LOOPBACK: Final = "127.0.0.1"
 _CHUNK: Final = 1 << 16
-_MILLISECONDS: Final = 1000
 _JOIN_SECONDS: Final = 10.0
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 """Closing resets the connection (socket(7), SO_LINGER)."""
@@ -43,7 +42,7 @@ Forgery: TypeAlias = Callable[[bytes], bytes | None]
 class Link:
     """One direction of each connection. Positions are bytes of its stream, counted from 0.
 
-    ``delay``: seconds on the way. ``piece_size``: bytes of a segment; ``None``: as they came. ``lost`` and
+    ``delay``: seconds on the way. ``piece_size``: bytes of a segment; ``None``: as they came. ``lost`` or
     ``repeated``: a range of bytes that does not arrive, or arrives twice. ``cut_at``: where the connection is closed,
     and ``reset``: with a RST.
     """
@@ -58,17 +57,20 @@ class Link:
     def arriving(self, data: bytes, position: int) -> bytes:
         """What arrives of ``data``, which begins at ``position``."""
         data = data[: max(0, int(min(self.cut_at - position, len(data))))]
-        kept = bytes(byte for place, byte in enumerate(data, position) if place not in self.lost)
-        again = data[max(0, self.repeated.start - position) : max(0, self.repeated.stop - position)]
-        if not again:
-            return kept
-        end = min(len(data), self.repeated.stop - position)
-        return data[:end] + again + data[end:]
+        lost, repeated = _part(data, position, self.lost), _part(data, position, self.repeated)
+        if repeated.start < repeated.stop:
+            return data[: repeated.stop] + data[repeated.start :]
+        return data[: lost.start] + data[lost.stop :] if lost.start < lost.stop else data
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
         """The segments of what arrives."""
         size = self.piece_size or max(1, len(data))
         return (data[start : start + size] for start in range(0, len(data), size))
+
+
+def _part(data: bytes, position: int, span: range) -> slice:
+    """Which bytes of ``data`` are in a span of the stream."""
+    return slice(max(0, span.start - position), min(len(data), span.stop - position))
 
 
 class _State(enum.Enum):
@@ -154,7 +156,7 @@ class Proxy:
     def cut(self, *, reset: bool = False) -> None:
         """Close every connection that there is, now."""
         with self._changed:
-            # Closed by the thread that waits for them: the number of a socket that is closed may be another's at once.
+            # Closed by the thread that waits for them: the number of a closed socket may be another's at once.
             self._doomed = self._downstream()
             for direction in self._doomed:
                 direction.link = dataclasses.replace(direction.link, reset=reset)
@@ -162,8 +164,8 @@ class Proxy:
             self._changed.wait_for(lambda: not self._doomed or self._stopping, _JOIN_SECONDS)
 
     def cut_after(self, count: int, *, reset: bool = False) -> None:
-        """Close every connection that there is when its server says something, once ``count`` bytes of it have reached
-        the client."""
+        """Close every connection that there is when its server says something, once ``count`` bytes of it have
+        reached the client."""
         with self._changed:
             for direction in self._downstream():
                 direction.link = dataclasses.replace(direction.link, cut_at=direction.came + count, reset=reset)
@@ -223,20 +225,16 @@ class Proxy:
 
     def _wait(self) -> frozenset[int]:
         """Descriptors that something came on, or none because something is due."""
-        poller = select.poll()
-        for descriptor in (self._wake, self._listener.fileno()):
-            poller.register(descriptor, select.POLLIN)
         with self._changed:
-            for direction in self._directions:
-                if not direction.over:
-                    poller.register(direction.source, select.POLLIN)
+            sources = [direction.source.fileno() for direction in self._directions if not direction.over]
             waiting = (each for each in self._directions if each.queue and self._flows(each))
             due = min((each.queue[0][0] for each in waiting), default=None)
-        left = None if due is None else math.ceil(max(0.0, due - time.monotonic()) * _MILLISECONDS)
-        ready = frozenset(descriptor for descriptor, _ in poller.poll(left))
+        left = None if due is None else max(0.0, due - time.monotonic())
+        # Not poll: it counts milliseconds, and a short way is shorter.
+        ready, _, _ = select.select((self._wake, self._listener.fileno(), *sources), (), (), left)
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
-        return ready
+        return frozenset(ready)
 
     def _flows(self, direction: _Direction) -> bool:
         return self._states[direction.to_server] is _State.FLOWS
