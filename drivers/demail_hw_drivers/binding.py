@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import math
 import random
 import threading
 import time
@@ -88,6 +89,7 @@ class Binding:
         # Held in a transport's turn when that one dies: nothing is asked of a transport while it is held.
         self._changed = threading.Condition()
         self._attachment: _Attachment | None = None
+        self._enabled = enabled
         self._switched_off = False
         self._closed = False
         self._error: HardwareError | None = None
@@ -132,16 +134,7 @@ class Binding:
         Errors: of the kind of the last attempt's, as :class:`~demail_hw.errors.DeviceBusy`, with the state and what
         was tried; at once if the binding is off, or for what no time mends. Nothing was sent to a card.
         """
-        while True:
-            self._heed_switch()
-            with self._changed:
-                if self._attachment is not None:
-                    return self._attachment.reader
-                if not self._may_begin(deadline):
-                    continue
-                self._tell(self._machine.begin(time.monotonic()))
-                attempt = self._machine.attempt
-            self._attempt(attempt, deadline)
+        return self._wait_for_reader(deadline, deadline)
 
     def refuse(self) -> HardwareError:
         """Why it has no reader now, as :meth:`reader` raises it, and what to do."""
@@ -156,10 +149,15 @@ class Binding:
         """Switch on in this process, also after it was given up."""
         with self._changed:
             if not self._closed:
+                self._enabled = True
                 self._tell(self._machine.enable(time.monotonic()))
 
     def disable(self, reason: str = "It is switched off.") -> None:
         """Switch off in this process: the device is let go, and whoever waits for it is told so."""
+        self._enabled = False
+        self._let_go(reason)
+
+    def _let_go(self, reason: str) -> None:
         with self._changed:
             self._tell(self._machine.disable(time.monotonic(), reason))
             held, self._attachment = self._attachment, None
@@ -172,7 +170,8 @@ class Binding:
         beat = time.monotonic()
         while not self._closed:
             with contextlib.suppress(HardwareError):  # an event told of it
-                self.reader(deadline=time.monotonic() + _LOOK_SECONDS)
+                # One look is shorter than an attempt over a slow link takes.
+                self._wait_for_reader(time.monotonic() + _LOOK_SECONDS, math.inf)
                 beat = self._watch(beat)
                 continue
             with self._changed:
@@ -185,11 +184,25 @@ class Binding:
 
     # --- Attaching ---------------------------------------------------------------------------------------------
 
+    def _wait_for_reader(self, deadline: Deadline, end: Deadline) -> CcidReader:
+        """The reader, waited for until the deadline; an attempt that was begun may last until ``end``."""
+        while True:
+            self._heed_switch()
+            with self._changed:
+                if self._attachment is not None:
+                    return self._attachment.reader
+                if not self._may_begin(deadline):
+                    continue
+                self._tell(self._machine.begin(time.monotonic()))
+                attempt = self._machine.attempt
+            self._attempt(attempt, end)
+
     def _heed_switch(self) -> None:
+        """The switch turns off what is on, and on again no more than that."""
         off = self._is_off()
         if off and not self._switched_off:
-            self.disable()
-        elif self._switched_off and not off:
+            self._let_go("It is switched off.")
+        elif self._switched_off and not off and self._enabled:
             self.enable()
         self._switched_off = off
 
@@ -210,12 +223,16 @@ class Binding:
         self._changed.wait(min(deadline, due or deadline) - now)
         return False
 
-    def _attempt(self, number: int, deadline: Deadline) -> None:
+    def _attempt(self, number: int, end: Deadline) -> None:
+        """One attempt, of 10 seconds; ``end``: when the caller's own time is over."""
+        enough = time.monotonic() + _ATTEMPT_SECONDS
         try:
-            held = self._attach(min(deadline, time.monotonic() + _ATTEMPT_SECONDS))
+            held = self._attach(min(end, enough))
         except HardwareError as error:
-            told = self._before(error, deadline)
-            self._fail(number, told, told.message)
+            if isinstance(error, DeadlineExceeded) and end < enough:
+                self._cut_short(number, error)
+            else:
+                self._fail(number, error, error.message)
         except BaseException as error:
             self._fail(number, None, f"The attempt was interrupted by {type(error).__name__}.")
             raise
@@ -253,11 +270,11 @@ class Binding:
             self._error = error
             self._tell(self._machine.failed(time.monotonic(), attempt, kind, reason))
 
-    def _before(self, error: HardwareError, deadline: Deadline) -> HardwareError:
-        """What an attempt before met, if this one was cut short by the caller's own deadline: it says more."""
-        cut_short = isinstance(error, DeadlineExceeded) and time.monotonic() >= deadline
+    def _cut_short(self, attempt: int, error: HardwareError) -> None:
+        """By the caller's own deadline: what an attempt before met says more, and this is no failure."""
         with self._changed:
-            return self._error or error if cut_short else error
+            self._error = self._error or error
+            self._tell(self._machine.cut_short(time.monotonic(), attempt, self._error.message))
 
     def _tell(self, event: BindingEvent | None) -> None:
         """With the lock held, so that the order is that of the events."""

@@ -14,6 +14,7 @@ from demail_hw.pin_ledger import state_directory
 from demail_hw_drivers.binding import Binding
 from demail_hw_drivers.binding_switch import BindingSwitch
 from demail_hw_drivers.usbip_client import connect
+from demail_hw_drivers.usbip_serials import SerialMemory
 
 __all__ = ["BindingReader", "BindingReaders", "bind"]
 
@@ -118,9 +119,10 @@ def bind(name: str, config: BindingConfig, *, switch: BindingSwitch | None = Non
             remedy='Attach it with demail-hw attach and use pcsc:, or write mode = "user".',
         )
     used = switch or BindingSwitch(state_directory())
+    serials = SerialMemory()
     return Binding(
         name,
-        lambda deadline: connect(config.address_of(name), deadline=deadline),
+        lambda deadline: connect(config.address_of(name), deadline=deadline, serials=serials),
         limits=config.retry,
         enabled=config.enabled,
         is_off=lambda: used.is_off(name),

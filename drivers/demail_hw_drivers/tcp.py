@@ -83,7 +83,7 @@ def open_connection(host: str, port: int, *, deadline: Deadline) -> socket.socke
     Errors: :class:`~demail_hw.errors.DeadlineExceeded`, or the ``OSError`` of the last address. The look-up of
     the name has no deadline of ours: that is the resolver's.
     """
-    failure = OSError(f"{host} has no address")
+    failure: OSError | None = None
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     for shares, (family, kind, protocol, _, address) in zip(range(len(found), 0, -1), found, strict=True):
         left = deadline - time.monotonic()
@@ -103,7 +103,7 @@ def open_connection(host: str, port: int, *, deadline: Deadline) -> socket.socke
         else:
             return sock
     if time.monotonic() < deadline:
-        raise failure
+        raise failure or OSError(f"{host} has no address")
     raise DeadlineExceeded(
         f"{host}:{port} did not answer in time.", outcome=Outcome.NOT_SENT, transient=True
     ) from failure

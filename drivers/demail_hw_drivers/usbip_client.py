@@ -34,11 +34,13 @@ from demail_hw.usbip.messages import (
     OpRepImport,
     OpReqDevlist,
     OpReqImport,
+    UsbDevice,
     UsbipStatus,
 )
 from demail_hw_drivers.tcp import Wire, open_connection
 from demail_hw_drivers.tls_stream import TLS_PORT, TlsEngine, TlsFiles, TlsNames, TlsWire, client_context, tls_refusal
 from demail_hw_drivers.usbip_capture import CaptureFile
+from demail_hw_drivers.usbip_serials import SerialMemory
 from demail_hw_drivers.usbip_transport import TransportCounters, UsbIpTransport
 
 __all__ = ["TransportCounters", "UsbIpReaders", "UsbIpTransport", "connect", "list_devices"]
@@ -76,15 +78,16 @@ class UsbIpReaders:
         return [_info(address, entry) for entry in entries if _is_reader(entry) and _can_mean(address, entry)]
 
 
-def connect(address: Address, *, deadline: Deadline) -> UsbIpTransport:
-    """Import the one device that the address means, and configure it.
+def connect(address: Address, *, deadline: Deadline, serials: SerialMemory | None = None) -> UsbIpTransport:
+    """Import the one device that the address means, and configure it. ``serials``: what one who tries again and again
+    found out before, so that it does not take everybody's readers to look at them each time.
 
     Errors: :class:`~demail_hw.errors.DeviceNotFound` (no such host, no such device, or several),
     :class:`~demail_hw.errors.DeviceBusy`, :class:`~demail_hw.errors.ServerRefused`,
     :class:`~demail_hw.errors.ConfigurationError`, or whatever breaks on the way; nothing was sent to a card.
     """
     with _opening(address):
-        transport = _find(address, deadline)
+        transport = _find(address, deadline, serials or SerialMemory())
         serial = transport.identity.serial
         if address.reader in (None, serial):
             return transport
@@ -105,7 +108,7 @@ def list_devices(address: Address, *, deadline: Deadline) -> Sequence[DevlistEnt
         raise _refused("list its devices", reply)
 
 
-def _find(address: Address, deadline: Deadline) -> UsbIpTransport:
+def _find(address: Address, deadline: Deadline, serials: SerialMemory) -> UsbIpTransport:
     if address.bus_id is not None:
         return _import(address, address.bus_id, deadline)
     if address.selector and address.serial is None and address.vendor_product is None:
@@ -114,7 +117,7 @@ def _find(address: Address, deadline: Deadline) -> UsbIpTransport:
         )
     entries = list_devices(address, deadline=deadline)
     if address.serial is not None:
-        return _find_serial(address, address.serial, entries, deadline)
+        return _find_serial(address, address.serial, entries, deadline, serials)
     matching = [entry for entry in entries if _is_reader(entry) and _can_mean(address, entry)]
     if len(matching) == 1:
         return _import(address, matching[0].device.bus_id, deadline)
@@ -123,16 +126,53 @@ def _find(address: Address, deadline: Deadline) -> UsbIpTransport:
 
 
 def _find_serial(
-    address: Address, serial: str, entries: Sequence[DevlistEntry], deadline: Deadline
+    address: Address, serial: str, entries: Sequence[DevlistEntry], deadline: Deadline, serials: SerialMemory
 ) -> UsbIpTransport:
-    """A device list has no serial numbers: take the candidates one by one and look."""
-    for entry in filter(_is_reader, entries):
-        with contextlib.suppress(DeviceBusy, DeviceNotFound):
-            transport = _import(address, entry.device.bus_id, deadline)
-            if transport.identity.serial == serial:
-                return transport
-            transport.close()
-    raise _not_one(f"no reader with the serial number {serial!r}", entries)
+    """A device list has no serial numbers: take the candidates one by one and look.
+
+    Each has its share of the time, and one that does not work hides none behind it.
+    """
+    broken: HardwareError | None = None
+    devices = [entry.device for entry in entries if _is_reader(entry)]
+    candidates = serials.candidates(serial, devices, time.monotonic())
+    for shares, device in zip(range(len(candidates), 0, -1), candidates, strict=True):
+        now = time.monotonic()
+        try:
+            transport = _look_at(address, device, serials, now + (deadline - now) / shares)
+        except (DeviceBusy, DeviceNotFound):
+            continue
+        except (ConfigurationError, ServerRefused):
+            raise
+        except HardwareError as error:
+            if time.monotonic() >= deadline:
+                raise
+            broken = error
+            continue
+        if transport.identity.serial == serial:
+            return transport
+        transport.close()
+    raise _not_one(f"no reader with the serial number {serial!r}", entries) from broken
+
+
+def _look_at(address: Address, device: UsbDevice, serials: SerialMemory, deadline: Deadline) -> UsbIpTransport:
+    """Import it, and note which serial number it has; None for one that does not work."""
+    try:
+        with _opening(address):
+            transport = _import(address, device.bus_id, deadline)
+    except HardwareError as error:
+        if _is_its_own(error):
+            serials.note(device, None, time.monotonic())
+        raise
+    serials.note(device, transport.identity.serial, time.monotonic())
+    return transport
+
+
+def _is_its_own(error: HardwareError) -> bool:
+    """Is it the device's fault, and not that of somebody who has it, or of the server?"""
+    if isinstance(error, DeviceNotFound):
+        return not error.transient
+    server_is_gone = isinstance(error, DeviceLost) or isinstance(error.__cause__, OSError)
+    return not (server_is_gone or isinstance(error, ConfigurationError | DeviceBusy | ServerRefused))
 
 
 def _import(address: Address, bus_id: str, deadline: Deadline) -> UsbIpTransport:
@@ -156,8 +196,14 @@ def _wire(address: Address, deadline: Deadline) -> Wire:
             "The address names no USB server.", remedy=f"Write {address.scheme}://HOST/ and what follows."
         )
     context = _tls_context(address)
-    sock = open_connection(address.host, _port(address), deadline=deadline)
-    return Wire(sock) if context is None else _tls_wire(sock, TlsEngine(context, host=address.host), deadline)
+    try:
+        engine = None if context is None else TlsEngine(context, host=address.host)
+        sock = open_connection(address.host, _port(address), deadline=deadline)
+    except ValueError as error:  # of the resolver, or of TLS
+        raise ConfigurationError(
+            f"{address.host!r} is not the name of a machine.", remedy="Check the host in the address."
+        ) from error
+    return Wire(sock) if engine is None else _tls_wire(sock, engine, deadline)
 
 
 def _machine(address: Address, wire: Wire) -> UsbIpClient:

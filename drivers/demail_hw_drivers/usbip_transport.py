@@ -42,6 +42,7 @@ from demail_hw.usbip.messages import (
     Direction,
     UsbDevice,
 )
+from demail_hw.usbip.pump import UrbPump
 from demail_hw.usbip.urb_errors import urb_error
 from demail_hw_drivers.tcp import Wire
 
@@ -273,14 +274,14 @@ class UsbIpTransport:
             self._die("it was closed")
             self._lock.release()
 
-    def hand_over(self, *, deadline: Deadline) -> tuple[Wire, UsbDevice]:
-        """Give the connection to whoever speaks USB/IP on it from now on, with nothing pending; this transport is
-        dead then, and does not close it. ``RuntimeError`` if something is pending."""
+    def hand_over(self, *, deadline: Deadline) -> tuple[Wire, UsbDevice, UrbPump]:
+        """Give the connection to whoever speaks USB/IP on it from now on, with nothing pending, and the pump that it
+        goes through; this transport is dead then, and does not close it. ``RuntimeError`` if something is pending."""
         with self._begin(deadline):
             if self._machine.pending or self._machine.unlinking or self._machine.unread:
                 raise RuntimeError("a connection is handed over with nothing pending on it")
             self._dead = "its connection was handed over"
-            return self._wire, self._device
+            return self._wire, self._device, self._machine.pump()
 
     # --- Inside a turn -----------------------------------------------------------------------------------------
 

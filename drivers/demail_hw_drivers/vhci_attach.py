@@ -14,6 +14,7 @@ from demail_hw.usbip.pump import PumpCounters
 from demail_hw_drivers.binding import failure_of
 from demail_hw_drivers.tls_stream import TLS_PORT
 from demail_hw_drivers.usbip_client import connect
+from demail_hw_drivers.usbip_serials import SerialMemory
 from demail_hw_drivers.vhci import Origin, Vhci
 from demail_hw_drivers.vhci_link import LinkEnd, StopFlag, VhciLink
 
@@ -44,6 +45,7 @@ class VhciAttachment:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._address = address
+        self._serials = SerialMemory()
         self._server = server_of(address)
         self._vhci = vhci or Vhci()
         self._tell = tell
@@ -134,13 +136,13 @@ class VhciAttachment:
 
     def _attach(self) -> VhciLink:
         deadline = time.monotonic() + _ATTEMPT_SECONDS
-        transport = connect(self._address, deadline=deadline)
+        transport = connect(self._address, deadline=deadline, serials=self._serials)
         try:
-            wire, device = transport.hand_over(deadline=deadline)
+            wire, device, pump = transport.hand_over(deadline=deadline)
         except BaseException:
             transport.close()
             raise
-        return VhciLink(wire, device, self._vhci, Origin(*self._server, device.bus_id))
+        return VhciLink(wire, device, pump, self._vhci, Origin(*self._server, device.bus_id))
 
     def _carry(self, link: VhciLink) -> LinkEnd | HardwareError | None:
         """What ended it; None for the switch."""

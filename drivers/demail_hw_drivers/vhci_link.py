@@ -66,10 +66,10 @@ class VhciLink:
     the device. Errors: as :meth:`~demail_hw_drivers.vhci.Vhci.attach`.
     """
 
-    def __init__(self, wire: Wire, device: UsbDevice, vhci: Vhci, origin: Origin) -> None:
+    def __init__(self, wire: Wire, device: UsbDevice, pump: UrbPump, vhci: Vhci, origin: Origin) -> None:
         self._wire = wire
         self._vhci = vhci
-        self._pump = UrbPump()
+        self._pump = pump
         self._answer_due: float | None = None
         with contextlib.ExitStack() as undo:
             undo.callback(wire.close)

@@ -30,7 +30,7 @@ from demail_hw.errors import (
     ServerRefused,
     TransportError,
 )
-from demail_hw.interfaces import CardConnection
+from demail_hw.interfaces import CardConnection, Transfer, TransferResult
 from demail_hw.keys.provider import open_provider
 from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.registry import find_readers, open_reader
@@ -41,6 +41,8 @@ from demail_hw_drivers.binding_switch import BindingSwitch
 from demail_hw_drivers.tls_stream import TlsFiles, server_context
 from demail_hw_drivers.usbip_client import connect
 from demail_hw_drivers.usbip_server import UsbIpServer
+from demail_hw_drivers.usbip_server_audit import AuditLine
+from demail_hw_drivers.usbip_transport import UsbIpTransport
 from demail_hw_simulators.card.personalities import open_card
 from demail_hw_simulators.ccid_device import SimulatedUsbReader
 from tls_files import TlsAuthority
@@ -288,8 +290,38 @@ def test_an_attempt_that_the_deadline_cuts_short_hides_nothing() -> None:
         raise DeadlineExceeded("The server did not answer.")
 
     binding = Binding("desk", refuse, limits=QUICK)  # type: ignore[arg-type]
-    with pytest.raises(DeviceBusy, match="after 2 failures: Somebody has it"):
+    with pytest.raises(DeviceBusy, match="after 1 failure: Somebody has it"):
         binding.reader(deadline=short())
+
+
+def test_a_caller_without_patience_is_no_failure_of_the_device(server: UsbIpServer) -> None:
+    address = Address.parse(f"usbip://127.0.0.1:{server.port}/serial=1")
+
+    def slowly(deadline: float) -> UsbIpTransport:
+        if deadline < time.monotonic() + SECONDS / 4:
+            raise DeadlineExceeded("The server did not answer.")
+        return connect(address, deadline=deadline)
+
+    binding = Binding("desk", slowly, limits=RetryLimits(first=1000, longest=1000, attempts=2))
+    for _ in range(3):
+        with pytest.raises(TransportError, match=r"back-off.*did not answer") as caught:
+            binding.reader(deadline=short())
+        assert caught.value.transient
+    assert binding.status.failures == binding.status.counters.failures == 0
+    binding.reader(deadline=soon()).close()
+    assert binding.status.counters.attachments == 1
+    binding.close()
+
+
+def test_a_missing_reader_costs_the_others_one_look(bound: Bound) -> None:
+    lines: queue.SimpleQueue[AuditLine] = queue.SimpleQueue()
+    with UsbIpServer([SimulatedUsbReader(None, serial="1")], port=0, audit=lines.put) as server:
+        reader = bound(server.port, serial="absent")
+        with pytest.raises(DeviceNotFound, match=r"after [0-9]+ failures"):
+            reader.connect(deadline=time.monotonic() + 1)
+        assert reader.binding.status.failures > 1
+    actions = [lines.get_nowait().action.value for _ in range(lines.qsize())]
+    assert actions.count("import") == 1
 
 
 @pytest.mark.parametrize(
@@ -446,6 +478,34 @@ def test_what_is_switched_off_is_let_go(server: UsbIpServer, bound: Bound, switc
     assert reader.card_present(deadline=soon())
 
 
+def test_the_switch_turns_nothing_on_that_it_did_not_turn_off() -> None:
+    off = [False]
+
+    def fail(deadline: float) -> None:
+        pytest.fail("it attaches")
+
+    binding = Binding("desk", fail, enabled=False, is_off=lambda: off[0])  # type: ignore[arg-type]
+    for now in (True, False):
+        off[0] = now
+        with pytest.raises(TransportError, match="off") as caught:
+            binding.reader(deadline=short())
+        assert ("demail-hw binding on desk" in caught.value.remedy) is now
+
+
+def test_the_switch_does_not_undo_what_the_program_did(server: UsbIpServer, bound: Bound) -> None:
+    off = [False]
+    address = Address.parse(f"usbip://127.0.0.1:{server.port}/serial=1")
+    binding = Binding("desk", lambda end: connect(address, deadline=end), is_off=lambda: off[0])
+    binding.disable()
+    for now in (True, False):
+        off[0] = now
+        with pytest.raises(TransportError, match="off"):
+            binding.reader(deadline=short())
+    binding.enable()
+    assert binding.reader(deadline=soon()).serial == "1"
+    binding.close()
+
+
 def test_a_closed_reader_stays_closed(server: UsbIpServer, bound: Bound) -> None:
     reader = bound(server.port, serial="1")
     reader.close()
@@ -512,6 +572,47 @@ def test_a_kept_reader_can_be_used_meanwhile(
     connection = reader.connect(deadline=soon())
     assert [ask(connection) for _ in range(50)] == [b"\x90\x00"] * 50
     assert reader.binding.status.counters.attempts == 1
+
+
+def test_an_attempt_of_a_kept_reader_may_last_longer_than_a_look(keep: Callable[[Binding], None]) -> None:
+    given: queue.SimpleQueue[float] = queue.SimpleQueue()
+
+    def note(deadline: float) -> None:
+        given.put(deadline - time.monotonic())
+        raise DeadlineExceeded("The server did not answer.")
+
+    binding = Binding("desk", note, limits=NEVER)  # type: ignore[arg-type]
+    events = Events(binding)
+    keep(binding)
+    assert given.get(timeout=SECONDS) > 5
+    events.until(BindingState.BACK_OFF)
+    assert binding.status.failures == 1  # an attempt that had its whole time
+
+
+class Asked(SimulatedUsbReader):
+    """Says when it was sent something by bulk: the CCID commands."""
+
+    def __init__(self) -> None:
+        super().__init__(None, serial="1")
+        self.commands: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def submit(self, transfer: Transfer, complete: Callable[[TransferResult], None]) -> None:
+        if transfer.data:
+            self.commands.put(bytes(transfer.data[:1]))
+        super().submit(transfer, complete)
+
+
+def test_a_kept_reader_is_asked_for_a_sign_of_life(
+    bound: Bound, keep: Callable[[Binding], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demail_hw_drivers.binding._LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("demail_hw_drivers.binding._HEARTBEAT_SECONDS", 0.1)
+    device = Asked()
+    with UsbIpServer([device], port=0) as server:
+        keep(bound(server.port).binding)
+        asked = 0
+        while asked < 3:
+            asked += device.commands.get(timeout=SECONDS) == b"\x65"  # PC_to_RDR_GetSlotStatus
 
 
 def test_a_listener_that_has_heard_enough(server: UsbIpServer, bound: Bound) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from demail_hw.errors import DeadlineExceeded
 from demail_hw_drivers.tcp import Wire, open_connection, rest_of
 
 SECONDS = 20.0
@@ -51,6 +52,12 @@ def test_an_address_that_says_nothing_leaves_time_for_the_next(
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
         with open_connection("usb-server.example", 3240, deadline=soon(2.0)) as sock:
             assert sock.getpeername() == listener.getsockname()
+
+
+def test_no_time_for_the_first_address_is_no_lack_of_addresses() -> None:
+    with pytest.raises(DeadlineExceeded, match="did not answer in time") as caught:
+        open_connection("127.0.0.1", 9, deadline=soon(-1))
+    assert caught.value.__cause__ is None
 
 
 def test_send_and_receive(ends: tuple[Wire, socket.socket]) -> None:

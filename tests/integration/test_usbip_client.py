@@ -30,6 +30,7 @@ from demail_hw.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor,
 from demail_hw.usbip.messages import UrbStatus
 from demail_hw_drivers.tcp import Wire
 from demail_hw_drivers.usbip_client import UsbIpReaders, connect
+from demail_hw_drivers.usbip_serials import SerialMemory
 from demail_hw_drivers.usbip_server import UsbIpServer
 from demail_hw_drivers.usbip_transport import UsbIpTransport
 from demail_hw_simulators.card.personalities import open_card
@@ -164,6 +165,55 @@ def test_an_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     with pytest.raises(DeviceNotFound, match=r"usb-server\.example:3240"):
         connect(Address.parse("usbip://usb-server.example/"), deadline=soon())
+
+
+@pytest.mark.parametrize("host", ["usb..server", "a" * 64 + ".example", ".example"])
+@pytest.mark.parametrize("scheme", ["usbip", "usbips"])
+def test_what_no_machine_can_be_called(scheme: str, host: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not the name of a machine"):
+        connect(Address(scheme, host), deadline=soon())
+
+
+class Broken(SimulatedUsbReader):
+    """Answers no transfer, or each by an error, and counts how often it was let go."""
+
+    def __init__(self, status: UrbStatus | None) -> None:
+        super().__init__(None, serial="broken")
+        self._status = status
+        self.resets = 0
+
+    def submit(self, transfer: Transfer, complete: Callable[[TransferResult], None]) -> None:
+        if self._status is not None:
+            complete(TransferResult(self._status))
+
+    def cancel(self, transfer: Transfer) -> bool:
+        return self._status is None
+
+    def reset(self) -> None:
+        self.resets += 1
+
+
+@pytest.mark.parametrize("status", [None, UrbStatus.EPROTO, UrbStatus.EPIPE], ids=str)
+def test_a_broken_reader_hides_none_behind_it(status: UrbStatus | None) -> None:
+    with UsbIpServer([Broken(status), SimulatedUsbReader(None, serial="1")], port=0) as server:
+        transport = connect(at(server, "serial=1"), deadline=time.monotonic() + 2)
+        transport.close()
+        assert transport.identity.serial == "1"
+        with pytest.raises(DeviceNotFound, match="no reader with the serial number '2'") as caught:
+            connect(at(server, "serial=2"), deadline=time.monotonic() + 4)
+        assert isinstance(caught.value.__cause__, HardwareError)  # the broken one is told of
+
+
+def test_what_was_looked_at_is_not_looked_at_again() -> None:
+    broken, serials = Broken(UrbStatus.EPROTO), SerialMemory()
+    with UsbIpServer([broken, SimulatedUsbReader(None, serial="1")], port=0) as server:
+        imports = []
+        for serial in ("2", "2", "1", "1"):
+            before = server.counters.imports
+            with contextlib.suppress(DeviceNotFound):
+                connect(at(server, f"serial={serial}"), deadline=soon(), serials=serials).close()
+            imports.append(server.counters.imports - before)
+    assert imports == [2, 0, 1, 1]
 
 
 def test_an_address_without_a_host() -> None:

@@ -57,6 +57,12 @@ class BindingLife(RuleBasedStateMachine):
     def succeed(self, behind: int) -> None:
         self.heed(self.binding.attached(self.now, self.binding.counters.attempts - behind, "a reader"))
 
+    @rule(behind=st.integers(0, 1))
+    def be_cut_short(self, behind: int) -> None:
+        row = self.binding.failures_in_row
+        self.heed(self.binding.cut_short(self.now, self.binding.counters.attempts - behind, "no time"))
+        assert self.binding.failures_in_row == row
+
     @rule(kind=st.sampled_from(Failure), behind=st.integers(0, 1))
     def fail(self, kind: Failure, behind: int) -> None:
         self.heed(self.binding.failed(self.now, self.binding.counters.attempts - behind, kind, "no"))

@@ -188,7 +188,7 @@ class Bench:
 
     def wait_until_free(self, reader: int = 0) -> None:
         """Until the server has noticed that a client is gone."""
-        turn = self._server._exports[self._server.bus_ids[reader]]._lock
+        turn = self._server._service.exports[self._server.bus_ids[reader]]._lock
         assert turn.acquire(timeout=SECONDS)
         turn.release()
 

@@ -5,6 +5,7 @@ A value that makes no sense is a :class:`FieldError`, which names its field.
 
 import dataclasses
 import enum
+import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -217,8 +218,20 @@ def _named(table: Mapping[str, _Value], name: str, what: str) -> _Value:
 
 
 def _require_host(host: str) -> None:
-    if not host or set(host) & set(" /?#@"):
-        raise FieldError("host", "it is the name or the address of a machine")
+    if not _is_host(host):
+        remedy = "The port is a key of its own, port, and no part of it." if ":" in host else ""
+        raise FieldError("host", "it is the name or the address of a machine", remedy)
+
+
+def _is_host(text: str) -> bool:
+    if not text or not text.isprintable() or set(text) & set(" /?#@"):
+        return False
+    try:
+        # A name's labels are those of RFC 3490: Python's resolver raises for others.
+        _ = ipaddress.IPv6Address(text) if ":" in text else text.encode("idna")
+    except ValueError:
+        return False
+    return True
 
 
 def _require_port(port: int) -> None:

@@ -4,7 +4,7 @@
 
     OFF --- enable ---> LOST --- due, begin ---> CONNECTING --- attached ---> ATTACHED
                          ^                           |  ^                         |
-                         |                    failed |  | due, begin              |
+                         |         failed, cut short |  | due, begin              |
                          |                           v  |                         |
                          |                         BACK_OFF                       |
                          +-------------------------- lost ------------------------+
@@ -15,6 +15,7 @@ seconds of any clock that never goes back; so is what is random.
 
 import dataclasses
 import enum
+import math
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -67,6 +68,8 @@ class RetryLimits:
     attempts: int = 0
 
     def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (self.first, self.longest, self.busy, self.stable))):
+            raise ValueError("every wait is a finite number of seconds")
         if not 0 < self.first <= self.longest:
             raise ValueError("first is more than 0, and longest is no less than first")
         if self.busy <= 0:
@@ -87,8 +90,8 @@ class BindingEvent(NamedTuple):
 
 
 class BindingCounters(NamedTuple):
-    """What happened since the binding was made. ``attempts`` ended in ``attachments``, ``failures`` or not yet; of
-    the failures ``busy`` met somebody else."""
+    """What happened since the binding was made. ``attempts`` ended in ``attachments`` or ``failures``, were cut
+    short, or have not ended yet; of the failures ``busy`` met somebody else."""
 
     attempts: int = 0
     attachments: int = 0
@@ -186,6 +189,13 @@ class BindingMachine:
             return None
         self._count(failures=1, busy=int(kind is Failure.BUSY))
         return self._again(BindingState.BACK_OFF, now, kind, reason)
+
+    def cut_short(self, now: float, attempt: int, reason: str) -> BindingEvent | None:
+        """Who made the attempt had no more time: that says nothing of the device, and the next is due at once."""
+        if not self._ends(attempt):
+            return None
+        self._retry_at = now
+        return self._to(BindingState.BACK_OFF, now, reason)
 
     def lost(self, now: float, reason: str) -> BindingEvent | None:
         """The device went away. None if it was not attached any more."""

@@ -26,10 +26,11 @@ from demail_hw.usbip.messages import (
     decode_request,
 )
 from demail_hw.usbip.pcapng import TcpFrames, packet_block
+from demail_hw.usbip.pump import UrbPump
 from demail_hw.usbip.receive_buffer import ReceiveBuffer
 from demail_hw.usbip.server import ServerReply, UsbIpServerConnection
 
-__all__ = ["MASK", "Capture", "CapturedClient", "CapturedServer", "Mask"]
+__all__ = ["MASK", "Capture", "CapturedClient", "CapturedPump", "CapturedServer", "Mask"]
 
 MASK: Final = b"*"
 """What stands for a byte that is not shown."""
@@ -210,6 +211,32 @@ class CapturedClient(UsbIpClient):
         """As without."""
         self._capture.to_client(data)
         super().receive_data(data)
+
+    def pump(self) -> UrbPump:
+        """As without, with the same capture."""
+        return CapturedPump(self._capture)
+
+
+class CapturedPump(UrbPump):
+    """What carries for a kernel, with a capture beside it."""
+
+    __slots__ = ("_capture",)
+
+    def __init__(self, capture: Capture) -> None:
+        super().__init__()
+        self._capture = capture
+
+    def from_kernel(self, data: bytes) -> Sequence[Buffer]:
+        """As without; what goes on to the server is captured."""
+        passed = super().from_kernel(data)
+        for buffer in passed:
+            self._capture.to_server(buffer)
+        return passed
+
+    def from_server(self, data: bytes) -> Sequence[Buffer]:
+        """As without; what the server sent is captured, whatever becomes of it."""
+        self._capture.to_client(data)
+        return super().from_server(data)
 
 
 class CapturedServer(UsbIpServerConnection):

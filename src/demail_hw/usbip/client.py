@@ -25,6 +25,7 @@ from demail_hw.usbip.messages import (
     decode_reply,
 )
 from demail_hw.usbip.operations import OperationReader, parse_devlist, parse_import
+from demail_hw.usbip.pump import UrbPump
 from demail_hw.usbip.receive_buffer import ReceiveBuffer
 
 __all__ = ["ClientEvent", "ClientRequest", "UsbIpClient"]
@@ -80,6 +81,10 @@ class UsbIpClient:
     def unread(self) -> bool:
         """True while something was received that no event tells of yet: bytes, or the end of the connection."""
         return self._closed or self._buffer.offset < len(self._buffer.raw)
+
+    def pump(self) -> UrbPump:
+        """What carries on with this connection for a kernel, once it is the kernel's."""
+        return UrbPump()
 
     def next_seqnum(self) -> int:
         """A sequence number that nothing pending has, from 1 on."""

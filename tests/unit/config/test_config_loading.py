@@ -95,6 +95,13 @@ def test_a_binding_is_an_address(device: str, address: str) -> None:
     assert Address.parse(address) == binding.address
 
 
+@pytest.mark.parametrize(
+    "host", ["h", "usb-server.example", "a_b", "10.0.0.1", "::1", "fe80::1%eth0", "b\u00fcro.example"]
+)
+def test_the_host_of_a_binding(host: str) -> None:
+    assert BindingConfig(host).address.host == host
+
+
 def test_remedies_of_a_binding_can_name_its_keys() -> None:
     binding = parse_configuration(WHOLE).binding("office")
     assert binding.address_of("office") == binding.address
@@ -158,6 +165,11 @@ BINDING = '[bindings.a]\nhost = "h"\n'
         (BINDING + 'tls.certificate = "c"\ntls.key = "k"', 3, "bindings.a.tls.ca: it is missing", ""),
         ('[bindings."../x"]\nhost = "h"', 1, "bindings: '../x' is no name", "Use letters"),
         ('[bindings.a]\nhost = "a/b"', 2, "bindings.a.host: it is the name or the address", ""),
+        ('[bindings.a]\nhost = "a..b"', 2, "bindings.a.host: it is the name or the address", ""),
+        ('[bindings.a]\nhost = "h:3240"', 2, "bindings.a.host: it is the name or the address", "a key of its own"),
+        ('[bindings.a]\nhost = "[::1]"', 2, "bindings.a.host: it is the name or the address", ""),
+        ('[server]\nhost = "a\\u0000b"', 2, "server.host: it is the name or the address", ""),
+        (BINDING + "retry.busy = nan", 3, "bindings.a.retry: every wait is a finite number", ""),
         ("bindings = 3", 1, "bindings: it is a table", ""),
         ('[server]\nexports = "x"', 2, "server.exports: it is a list in brackets", ""),
         ('[server]\n[[server.exports]]\ndevice = "d"', 3, "server.exports[0].device: 'd' is no reader address", ""),

@@ -125,6 +125,22 @@ def test_what_ends_after_the_switch_does_not_count() -> None:
     assert (binding.state, binding.counters.attachments) == (OFF, 0)
 
 
+def test_an_attempt_that_was_cut_short_is_no_failure() -> None:
+    binding = machine(RetryLimits(first=1.0, longest=10.0, attempts=2))
+    assert fail(binding, 0.0) == 1.0
+    for _ in range(3):
+        binding.begin(5.0)
+        attempt = binding.attempt
+        assert binding.cut_short(6.0, attempt, "no time") == BindingEvent(6.0, CONNECTING, BACK_OFF, "no time")
+        assert (binding.next_attempt(), binding.failures_in_row, binding.counters.failures) == (6.0, 1, 1)
+        assert binding.cut_short(7.0, attempt, "late") is None
+        binding.begin(6.0)
+        assert binding.cut_short(7.0, attempt, "late") is None
+        assert binding.cut_short(5.0, attempt + 1, "no time") is not None
+    assert fail(binding, 7.0) is None
+    assert binding.given_up
+
+
 def test_an_attempt_from_before_the_switch_does_not_end_the_next_one() -> None:
     binding = machine()
     binding.begin(0.0)
@@ -146,6 +162,10 @@ def test_an_attempt_from_before_the_switch_does_not_end_the_next_one() -> None:
         {"longest": float("inf")},
         {"first": float("nan")},
         {"busy": 1e9},
+        {"busy": float("nan")},
+        {"longest": float("nan")},
+        {"stable": float("nan")},
+        {"stable": float("inf")},
     ],
 )
 def test_limits_that_make_no_sense(wrong: dict[str, float]) -> None:
