@@ -336,7 +336,7 @@ def need_terminal() -> None:
     if sys.stdin is None or not sys.stdin.isatty():
         raise PinRequired(
             "The PIN was to be asked for, but there is no terminal.",
-            remedy="Use file: or credential: in a service.",
+            remedy="Type it at a terminal; a service has its PIN from file: or credential:.",
         )
 
 

@@ -20,6 +20,7 @@ from demail_hw.cli.exit_codes import ExitCode
 from demail_hw.identity import KeyRole
 from demail_hw_simulators.ca import telesec_ca
 from demail_hw_simulators.card.personalities import PERSONALITIES, open_card
+from terminal import at_terminal
 
 PINS = {"global": "123456", "nks-1": "111111", "nks-2": "222222", "sigg-1": "654321", "sigg-2": "87654321"}
 MESSAGE = "From: a@example.org\r\nSubject: Prüfung\r\n\r\nHallo Köln\r\n".encode()
@@ -149,6 +150,16 @@ def test_sign_with_each_pin(usb_server: str, tmp_path: Path, message: Path, whic
     assert done.returncode == 0, done.stderr
     key = card_public_key(KeyRole.SIGNATURE, which)
     key.verify(target.read_bytes(), MESSAGE, padding.PKCS1v15(), SHA256())
+
+
+def test_who_types_the_pin_is_told_for_which_card(usb_server: str, tmp_path: Path, message: Path) -> None:
+    signed = tmp_path / "out"
+    words = ["sign", usb_server, str(message), "--key", "signature", "--pin", "prompt:", "-o", str(signed)]
+    code, shown = at_terminal([sys.executable, "-m", "demail_hw.cli", *words], [("left): ", PINS["global"])])
+    assert code == 0, shown
+    assert signed.exists()
+    assert "For the card 89490173510080407136 in the reader " in shown
+    assert "PIN global (3 tries left): " in shown
 
 
 def test_sign_to_standard_output_is_the_message_alone(usb_server: str, message: Path, pin: str) -> None:

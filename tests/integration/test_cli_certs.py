@@ -43,6 +43,7 @@ from terminal import at_terminal
 
 PIN, WRONG = "123456", "975310"
 VERIFY, UPDATE, PSO = 0x20, 0xD6, 0x2A
+PROMPT = "PIN global (3 tries left): "
 WRITES = 11
 """UPDATE BINARY of an import into 2048 bytes: FF, nine for the rest, and the first byte."""
 
@@ -309,13 +310,43 @@ def test_without_a_terminal_nothing_is_written_unasked(
     assert card.instructions.total() == 0
 
 
+@pytest.mark.parametrize("more", [(), ("--yes",), ("--dry-run",)])
+@pytest.mark.parametrize(
+    "words", [("certs", "import", "{certificate}", "--key", "signature"), ("certs", "erase", "--file", "4331")]
+)
+def test_without_a_terminal_no_card_is_opened_for_a_pin_that_nobody_can_type(
+    card: SimulatedTcosCard, uri: str, certificate: Path, words: tuple[str, ...], more: tuple[str, ...]
+) -> None:
+    group, action, *others = (word.format(certificate=certificate) for word in words)
+    done = run(group, action, uri, *others, "--pin", "prompt:", *more)
+    assert done.returncode == (ExitCode.PIN if more else ExitCode.USAGE), done.stderr
+    assert b"no terminal" in done.stderr
+    assert card.instructions.total() == 0
+
+
+@pytest.mark.parametrize("action", ["import", "erase"])
+def test_a_question_that_was_answered_with_no_is_told_in_json(
+    card: SimulatedTcosCard, uri: str, certificate: Path, action: str
+) -> None:
+    put(card, wrap(DER, StorageForm.CONTAINER))
+    more = (certificate, "--file", "4332") if action == "import" else ("--file", "4331")
+    words = command("certs", action, uri, *more, "--pin", "prompt:", "--json")
+    code, shown = at_terminal(words, [("Go on? [y/N]: ", "n")])
+    assert code == ExitCode.DECLINED
+    error = json.loads(shown.splitlines()[-1])["error"]
+    assert error == {
+        "type": "Declined", "message": "Nothing was done.", "remedy": "Answer with y to go on.", "exit_code": code,
+    }  # fmt: skip
+    assert card.instructions[VERIFY] == card.instructions[UPDATE] == 0
+
+
 def test_at_a_terminal_it_asks(card: SimulatedTcosCard, uri: str, certificate: Path) -> None:
     words = command("certs", "import", uri, certificate, "--key", "signature", "--pin", "prompt:")
     code, shown = at_terminal(words, [("Go on? [y/N]: ", "n")])
     assert code == ExitCode.DECLINED
     assert "Nothing was done." in shown
     assert card.instructions[VERIFY] == 0
-    code, shown = at_terminal(words, [("Go on? [y/N]: ", "y"), ("PIN: ", PIN)])
+    code, shown = at_terminal(words, [("Go on? [y/N]: ", "y"), (PROMPT, PIN)])
     assert code == 0, shown
     assert "now it holds: empty" in shown
     assert unwrap(bytes(ef(card).content)) == DER
@@ -450,10 +481,40 @@ def test_csr_refused_before_the_card_is_asked(options: tuple[str, ...]) -> None:
     assert done.returncode == ExitCode.USAGE, done.stderr
 
 
+CSR = ("--key", "signature", "--subject", "CN=a", "--pin", "prompt:")
+
+
+def test_csr_without_a_terminal_opens_no_card_for_a_pin_that_nobody_can_type(
+    card: SimulatedTcosCard, uri: str
+) -> None:
+    done = run("csr", uri, *CSR)
+    assert (done.returncode, done.stdout) == (ExitCode.PIN, b"")
+    assert b"no terminal" in done.stderr
+    assert card.instructions.total() == 0
+
+
+def test_csr_tells_whoever_types_for_which_card(card: SimulatedTcosCard, uri: str, tmp_path: Path) -> None:
+    target = tmp_path / "request.pem"
+    code, shown = at_terminal(command("csr", uri, *CSR, "-o", target), [(PROMPT, PIN)])
+    assert code == 0, shown
+    assert shown.startswith(f"For the card {good('card', 'info', uri)['card']['serial']} in the reader ")
+    assert x509.load_pem_x509_csr(target.read_bytes()).is_signature_valid
+
+
+def test_csr_asks_nobody_for_a_pin_that_may_not_be_sent(card: SimulatedTcosCard, uri: str) -> None:
+    card.file_system.root.pins[0].tries = 2
+    code, shown = at_terminal(command("csr", uri, *CSR), [])
+    assert code == ExitCode.PIN
+    assert "PIN global (" not in shown
+    assert card.file_system.root.pins[0].tries == 2
+
+
 @pytest.mark.parametrize(
     ("subject", "told"),
     [
         ("Poststelle", "'Poststelle'"),
+        ("CN=a\\", r"'CN=a\\': no such type or form"),
+        ("CN=a\\,b,O=c\\", r"'O=c\\': no such type or form"),
         ("CN=a,XYZ=b", "'XYZ=b'"),
         ("CN=a,C=Germany", "'C=Germany': Attribute's length"),
         ("CN=a,,O=b", "between two commas is empty"),

@@ -119,14 +119,17 @@ def test_a_script_changes_and_unblocks_from_files(card: SimulatedTcosCard, uri: 
     assert tries(card) == 3
 
 
-def test_a_refusal_stops_scripts_until_it_is_cleared(card: SimulatedTcosCard, uri: str, tmp_path: Path) -> None:
+def test_a_refusal_stops_scripts_until_it_is_cleared(
+    card: SimulatedTcosCard, uri: str, tmp_path: Path, state_dir: Path
+) -> None:
     old, wrong = pin_file(tmp_path, OLD), pin_file(tmp_path, WRONG)
     assert run("pin", "verify", uri, "--pin", wrong).returncode == ExitCode.PIN
     refused = run("pin", "verify", uri, "--pin", old, "--json")
     error = json.loads(refused.stderr)["error"]
     assert (error["type"], error["outcome"]) == ("PinRefused", "not sent")
-    assert "demail-hw pin verify URI --keep 1" in error["remedy"]
-    assert "demail-hw pin verify URI --keep 1" in run("pin", "status", uri).stdout
+    by_hand = f"demail-hw --state-dir {state_dir} pin verify {uri} --keep 1"
+    assert by_hand in error["remedy"]
+    assert by_hand in run("pin", "status", uri).stdout
     assert tries(card) == 2
     card.file_system.root.pins[0].tries = 3  # somebody else verified it
     assert run("pin", "verify", uri, "--pin", old).returncode == ExitCode.PIN
@@ -305,7 +308,7 @@ def test_the_next_step_names_the_folder_that_was_said(uri: str, tmp_path: Path) 
     assert run("--state-dir", str(folder), "pin", "verify", uri, "--pin", wrong).returncode == ExitCode.PIN
     for words in (("status", uri), ("verify", uri, "--pin", wrong)):
         done = run("--state-dir", str(folder), "pin", *words)
-        assert f"demail-hw --state-dir {folder} pin verify URI --keep 1" in done.stdout + done.stderr
+        assert f"demail-hw --state-dir {folder} pin verify {uri} --keep 1" in done.stdout + done.stderr
 
 
 def test_the_provider_of_a_service_names_its_folder(uri: str, tmp_path: Path, state_dir: Path) -> None:
@@ -314,7 +317,7 @@ def test_the_provider_of_a_service_names_its_folder(uri: str, tmp_path: Path, st
     for error in (PinIncorrect, PinRefused):
         with open_provider(uri, wrong) as provider, pytest.raises(error) as caught:
             provider.identity("signature").private_key.sign(b"", PKCS1v15(), SHA256())
-    assert f"demail-hw --state-dir {state_dir} pin verify URI --keep 1" in caught.value.remedy
+    assert f"demail-hw --state-dir {state_dir} pin verify {uri} --keep 1" in caught.value.remedy
 
 
 def test_two_simulated_cards_of_one_number_share_a_ledger(uri: str, tmp_path: Path) -> None:

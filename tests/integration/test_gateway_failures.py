@@ -48,6 +48,9 @@ class Card:
             raise self.failure
         return pow(int.from_bytes(block, "big"), NUMBERS.d, NUMBERS.public_numbers.n).to_bytes(256, "big")
 
+    def decipher(self, block: bytes) -> bytes:
+        raise NotImplementedError
+
 
 def identity(card: Card, role: KeyRole = KeyRole.AUTHENTICATION, *, holder: str = ca.DEFAULT_HOLDER) -> Identity:
     authority = ca.telesec_ca()

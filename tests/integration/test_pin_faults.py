@@ -1,15 +1,18 @@
 """No fault costs more than one try of a PIN: the rows F68 to F70 and F80 to F96 of the table of faults, by number;
 F93 is in test_pin_nowhere.py and test_pin_memory.py, F94 in test_growth.py.
+F60 to F67 are in tests/real (PC/SC) and in tests/unit/keys/test_same_card.py.
 
 The card is in another process than who uses it, behind USB/IP, and counts the PINs that it is sent.
 """
 
+import asyncio
 import os
 import resource
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
@@ -137,7 +140,7 @@ def test_f69_power_loss_in_change(
     assert bench.card.sent == ["VERIFY", "CHANGE"]
     # The person goes the way: the new one, and if the card refuses it, the old one.
     for pin in (NEW, RIGHT):
-        assert bench.run("pin", "clear", "{card}").returncode == ExitCode.OK
+        assert bench.run("pin", "clear", "{card}", "--yes").returncode == ExitCode.OK
         verified = bench.run("pin", "verify", "{card}", "--pin", "{0}", pins=[pin])
         if verified.returncode == ExitCode.OK:
             break
@@ -158,6 +161,45 @@ def test_f69_sigkill_in_change(bench: Bench, acted: bool) -> None:
     for pin in (RIGHT, NEW):
         assert "Verify the new PIN at the terminal" in bench.sign(pin)["remedy"]
     assert bench.card.sent == ["VERIFY", "CHANGE"]
+
+
+PUK = "12345678"
+
+
+@pytest.mark.parametrize("blocked", [False, True], ids=["usable", "blocked"])
+@pytest.mark.parametrize(("cut", "counts"), [(cut_before, RIGHT), (cut_after, NEW)], ids=["before", "after"])
+def test_f69_power_loss_in_unblock(
+    bench: Bench, cut: Callable[[WatchedCard], Callable[[Act, bytes], bytes]], counts: str, blocked: bool
+) -> None:
+    """Before and after the card's commit, of a PIN with no tries left, and of one that still has some: only of the
+    first does the counter tell which it was. No PIN is tried unattended; the way back is printed, and works."""
+    unblock = ("pin", "unblock", "{card}", "--puk", "{0}", "--new", "{1}")
+    bench.card.pin.tries = 0 if blocked else TRIES
+    bench.card.faults["RESET RETRY"] = cut(bench.card)
+    cut_off = bench.run(*unblock, pins=[PUK, NEW])
+    assert cut_off.returncode == ExitCode.CARD
+    way = "See whether the PIN has its tries again" if blocked else "if the card refuses it, it was not set"
+    assert way in cut_off.stderr
+    assert (state(bench), bench.records["global"].operation) == (PENDING, PinOperation.UNBLOCK)
+    assert (state(bench, "puk"), bench.records["puk"].operation) == (PENDING, PinOperation.UNBLOCK_ANOTHER)
+    for pin in (RIGHT, NEW):
+        stopped = bench.run_sign(pin)
+        assert stopped.returncode == ExitCode.PIN
+        still = blocked and counts == RIGHT
+        assert ("blocked" if still else "How the attempt to unblock the PIN global") in stopped.stderr
+    again = bench.run(*unblock, pins=[PUK, NEW])
+    assert "How the attempt to unblock the PIN global" in again.stderr
+    assert bench.card.sent == ["VERIFY", "RESET RETRY"]  # the PUK, alone and with the new PIN
+    # The person goes the way: the new PIN if it may have been set, else the unblocking again.
+    del bench.card.faults["RESET RETRY"]
+    assert bench.run("pin", "clear", "{card}", "--yes").returncode == ExitCode.OK
+    verified = bench.run("pin", "verify", "{card}", "--pin", "{0}", pins=[NEW])
+    assert (verified.returncode == ExitCode.OK) is (counts == NEW)
+    if counts == RIGHT:
+        bench.run("pin", "clear", "{card}")
+        assert bench.run(*unblock, pins=[PUK, NEW]).returncode == ExitCode.OK
+    assert bench.run_sign(NEW).returncode == ExitCode.OK
+    assert (bench.card.pin.tries, bench.card.puk.tries) == (TRIES, TRIES)
 
 
 def test_f70_tearing(bench: Bench) -> None:
@@ -197,7 +239,7 @@ def test_f80_wrong_pin_configured(bench: Bench) -> None:
         "pins", "global", "state", "refused", "operation", "verify", "at", "retries_left",
         bench.records["global"].at.isoformat(),
     }  # fmt: skip
-    assert bench.run("pin", "clear", "{card}").returncode == ExitCode.OK
+    assert bench.run("pin", "clear", "{card}", "--yes").returncode == ExitCode.OK
     assert bench.run_sign().returncode == ExitCode.OK
 
 
@@ -245,8 +287,12 @@ def test_f83_blocked(bench: Bench, status: str) -> None:
 
 
 def test_f84_restart_loop(bench: Bench) -> None:
-    outcomes = [bench.run_sign(WRONG).returncode for _ in range(10)]
-    assert outcomes == [ExitCode.PIN] * 10
+    starts = [bench.run_sign(WRONG) for _ in range(10)]
+    assert [start.returncode for start in starts] == [ExitCode.PIN] * 10
+    # It is the card's no that was noted and that stops them, and not an attempt without an end.
+    record = bench.records["global"]
+    assert (record.state, record.operation, record.retries_left) == (REFUSED, PinOperation.VERIFY, TRIES - 1)
+    assert all("The card refused the PIN global" in start.stderr for start in starts[1:])
     assert bench.card.verifies == 1
     assert bench.card.pin.tries == TRIES - 1
 
@@ -471,6 +517,38 @@ def test_f91_sigkill_with_the_right_pin_needs_nobody(bench: Bench, moment: str) 
     assert bench.card.pin.tries == TRIES
 
 
+def hide(bench: Bench) -> None:
+    bench.card.faults["PIN status"] = lambda act, command: bytes.fromhex("6d00")
+
+
+MAYBE_SENT = ["after the note and before VERIFY", "after the card counted", "after the answer and before the note"]
+
+
+@pytest.mark.parametrize(
+    ("hidden", "moment"),
+    [*(("always", moment) for moment in MAYBE_SENT), *((when, MAYBE_SENT[-1]) for when in ("before", "after"))],
+)
+@pytest.mark.parametrize("pin", [RIGHT, WRONG])
+def test_f70_f82_f91_sigkill_where_the_counter_is_hidden(bench: Bench, hidden: str, moment: str, pin: str) -> None:
+    """Before the kill, after it, or always: then nothing proves that no try was lost, and no further one is spent
+    unattended, not even with the PIN that would be right."""
+    if hidden != "after":
+        hide(bench)
+    kill_at(bench, pin, moment)
+    bench.card.faults.clear()
+    if hidden != "before":
+        hide(bench)
+    sent = bench.card.sent.copy()
+    for each in (pin, RIGHT, WRONG):
+        stopped = bench.sign(each)
+        assert (stopped["did"], stopped["outcome"]) == ("PinRefused", "not sent")
+        assert "How the attempt to verify the PIN global" in stopped["message"]
+    assert bench.card.sent == sent
+    assert state(bench) is PENDING
+    assert bench.run("pin", "clear", "{card}", "--yes").returncode == ExitCode.OK
+    assert bench.sign()["did"] == "signed"
+
+
 def test_f91_sigkill_in_a_transaction(bench: Bench) -> None:
     """The next one has the card, from its beginning, and the page of the ledger."""
     gate = bench.card.faults["PSO"] = Gate(acted=False)
@@ -505,6 +583,75 @@ def test_f92_keyboard_interrupt_in_a_command(bench: Bench, command: str, pin: st
     assert (state(bench) is PENDING) is sent
     assert bench.sign(pin)["did"] == (then if sent or pin == RIGHT else "PinIncorrect")
     assert bench.card.verifies == 1 + (pin == RIGHT and sent)
+
+
+def outcome_of(provider: KeyProvider) -> str:
+    try:
+        sign(provider)
+    except HardwareError as error:
+        return type(error).__name__
+    return "signed"
+
+
+@pytest.mark.parametrize("end", ["cancelled", "timed out"])
+@pytest.mark.parametrize("command", ["PIN status", "VERIFY"])
+@pytest.mark.parametrize(
+    ("pin", "outcomes", "settled"),
+    [(RIGHT, ["signed", "signed"], ACCEPTED), (WRONG, ["PinIncorrect", "PinRefused"], REFUSED)],
+)
+def test_f92_asyncio_task_around_a_thread_is_cancelled(
+    bench: Bench, pin: str, outcomes: list[str], settled: PinRecordState, command: str, end: str
+) -> None:
+    """The thread knows nothing of it: its command is completed, and noted. The service's next task, which is there
+    at once, waits for it and sends nothing a second time."""
+    gate = bench.card.faults[command] = Gate(acted=True)
+    came: list[str] = []
+
+    def work(provider: KeyProvider) -> None:
+        came.append(outcome_of(provider))
+
+    async def give_up(task: asyncio.Task[None]) -> None:
+        if end == "cancelled":
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        else:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(task, timeout=0)
+
+    async def serve(provider: KeyProvider) -> None:
+        first = asyncio.create_task(asyncio.to_thread(work, provider))
+        await asyncio.to_thread(gate.wait)
+        await give_up(first)
+        assert state(bench) is (PENDING if command == "VERIFY" else None)
+        second = asyncio.create_task(asyncio.to_thread(work, provider))
+        gate.open()
+        await second
+
+    with open_keys(bench, pin) as provider:
+        asyncio.run(serve(provider))
+        assert sorted(came) == sorted(outcomes)
+        assert bench.card.sent == ["VERIFY", "PSO", "PSO"][: 3 if pin == RIGHT else 1]
+        assert state(bench) is settled
+
+
+@pytest.mark.parametrize(("pin", "then", "verifies"), [(RIGHT, "signed", 2), (WRONG, "PinRefused", 1)])
+def test_f92_caller_of_a_thread_gave_up_and_closed(bench: Bench, pin: str, then: str, verifies: int) -> None:
+    """In the middle of VERIFY: its answer is lost with the connection, so the note before it stays. The counter
+    proves that a right PIN cost nothing; a wrong one is not sent again."""
+    gate = bench.card.faults["VERIFY"] = Gate(acted=True)
+    with ThreadPoolExecutor(1) as pool:
+        with open_keys(bench, pin) as provider:
+            attempt = pool.submit(outcome_of, provider)
+            gate.wait()
+            with pytest.raises(TimeoutError):
+                attempt.result(timeout=0)
+        assert attempt.result(SECONDS) == "DeviceLost"
+        assert state(bench) is PENDING
+        gate.open()
+    assert bench.sign(pin)["did"] == then
+    assert bench.card.verifies == verifies
+    assert bench.card.pin.tries == TRIES - (pin == WRONG)
 
 
 # --- a system that has nothing left
@@ -590,6 +737,41 @@ def test_f96_stopped_until_after_the_deadline_around_the_note(bench: Bench, mome
     assert state(bench) is ACCEPTED
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_f96_ten_minutes_pass_around_the_note(bench: Bench, moment: str) -> None:
+    """For the whole client, while it has the card's transaction and the ledger's page: nothing leaves after them,
+    and it goes on with what it has open."""
+    with bench.client(strikes=["PAUSE", moment, 1], waits=True) as client:
+        assert client.hear_json()["did"] == "opened"
+        client.tell()
+        late = client.hear_json()
+        assert (late["did"], late["outcome"]) == ("DeadlineExceeded", "not sent")
+        assert bench.card.sent == []
+        client.tell()
+        assert client.hear_json()["did"] == "signed"
+    assert bench.card.pin.tries == TRIES
+    assert state(bench) is ACCEPTED
+
+
+@pytest.mark.parametrize(("pin", "then"), [(RIGHT, ["CardError", "signed"]), (WRONG, ["PinIncorrect", "PinRefused"])])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_f96_suspended_while_the_card_loses_its_power(bench: Bench, moment: str, pin: str, then: list[str]) -> None:
+    """The monotonic clock stood still, so no deadline tells of it, and the reader has noticed nothing. The card lost
+    what was selected: the signature fails, and the next one begins anew."""
+    with bench.client(pin, strikes=["SIGSTOP", moment, 1]) as client:
+        client.wait_until_stopped()
+        bench.card.power_off()
+        bench.card.power_on()
+        client.signal(signal.SIGCONT)
+        first = client.hear_json()
+        assert first["outcome"] == "refused"
+        client.tell()
+        assert [first["did"], client.hear_json()["did"]] == then
+    assert bench.card.verifies == 1
+    assert bench.sign(pin)["did"] == then[-1]
+    assert bench.card.pin.tries == TRIES - (pin == WRONG)
+
+
 @pytest.mark.parametrize(("pin", "did", "tries"), [(RIGHT, "signed", TRIES), (WRONG, "PinRefused", TRIES - 1)])
 def test_f96_stopped_until_after_the_deadline_in_verify(bench: Bench, pin: str, did: str, tries: int) -> None:
     gate = bench.card.faults["VERIFY"] = Gate(acted=True)
@@ -604,5 +786,9 @@ def test_f96_stopped_until_after_the_deadline_in_verify(bench: Bench, pin: str, 
         del bench.card.faults["VERIFY"]
         gate.open()
         assert state(bench) is PENDING
+        client.tell()
+        lost = client.hear_json()
+        assert (lost["did"], lost["outcome"]) == ("CardRemoved", "not sent")
+        assert bench.card.verifies == 1
     assert bench.sign(pin)["did"] == did
     assert bench.card.pin.tries == tries

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from demail_hw.errors import CardError, CertificateError, HardwareError
 from demail_hw.interfaces import Buffers, Deadline
 from demail_hw.iso7816.channel import Channel
-from demail_hw.iso7816.trace import EXTENDED_LIMITS
+from demail_hw.iso7816.limits import EXTENDED_LIMITS
 from demail_hw.keys.certificate_file import unwrap
 from demail_hw.keys.ec_private_key import der_signature
 from demail_hw.tcos.card import TcosCard

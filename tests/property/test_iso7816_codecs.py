@@ -257,7 +257,8 @@ def test_a_masked_command_is_taken_apart_as_it_was_put_together(command: Command
     assert view is not None
     assert view.header == (command.cla, command.ins, command.p1, command.p2)
     assert (view.nc, view.ne) == (command.nc, command.ne)
-    assert view.data == (MASKED * command.nc if command.secret else b"".join(command.data).hex())
+    hidden = command.secret or command.ins in (0xC2, 0xC3)  # ENVELOPE may hold a command with a PIN
+    assert view.data == (MASKED * command.nc if hidden else b"".join(command.data).hex())
 
 
 @given(st.binary(max_size=20), BYTE | st.sampled_from(sorted(SECRET_INSTRUCTIONS)))

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from certificate_bench import DER, IMPORTED, carry_out, ef, managing, put, write
 from demail_hw.card_manager import open_manager
-from demail_hw.card_manager.requests import alternative_names, parse_subject, request_certificate
+from demail_hw.card_manager.general_names import alternative_names
+from demail_hw.card_manager.requests import parse_subject, request_certificate
 from demail_hw.identity import KeyRole
 from demail_hw.interfaces import Timeouts
 from demail_hw.keys.bare_key import bare_private_key

@@ -77,7 +77,7 @@ def assert_dead(connection: CardConnection, kind: type[HardwareError] = CardRemo
 # --- Another program resets the card ------------------------------------------------------------------------------
 
 
-def test_card_that_another_program_reset_is_taken_as_it_is_now(wire: Wire) -> None:
+def test_f64_card_that_another_program_reset_is_taken_as_it_is_now(wire: Wire) -> None:
     connection = wire.connect(ShareMode.SHARED)
     wire.foreign.connect(READER)
     for reset in (wire.foreign.reset, lambda: wire.foreign.disconnect(1)):
@@ -89,7 +89,7 @@ def test_card_that_another_program_reset_is_taken_as_it_is_now(wire: Wire) -> No
             assert connection.transmit((ASK_PIN,), deadline=soon()) == b"\x63\xc3"
 
 
-def test_card_that_another_program_left_without_power_gets_it_again(wire: Wire) -> None:
+def test_f64_card_that_another_program_left_without_power_gets_it_again(wire: Wire) -> None:
     connection = wire.connect(ShareMode.SHARED)
     wire.foreign.connect(READER)
     wire.foreign.disconnect(2)
@@ -111,7 +111,7 @@ def test_looking_at_a_card_that_was_left_without_power_gives_it_none(wire: Wire)
 # --- Another program uses the card between our transactions -------------------------------------------------------
 
 
-def test_nothing_is_believed_from_one_shared_transaction_to_the_next(wire: Wire) -> None:
+def test_f65_nothing_is_believed_from_one_shared_transaction_to_the_next(wire: Wire) -> None:
     connection = wire.connect(ShareMode.SHARED)
     epochs = []
     for _ in range(3):
@@ -156,7 +156,7 @@ def test_pin_is_forgotten_with_an_exclusive_connection(wire: Wire) -> None:
 # --- Another program holds the card -------------------------------------------------------------------------------
 
 
-def test_transaction_of_another_program_is_waited_for(wire: Wire) -> None:
+def test_f66_transaction_of_another_program_is_waited_for(wire: Wire) -> None:
     connection = wire.connect(ShareMode.SHARED)
     wire.foreign.connect(READER)
     wire.foreign.begin()
@@ -165,7 +165,7 @@ def test_transaction_of_another_program_is_waited_for(wire: Wire) -> None:
     assert result() == OK
 
 
-def test_deadline_ends_the_wait_for_another_program_and_the_late_transaction_at_once(wire: Wire) -> None:
+def test_f66_deadline_ends_the_wait_for_another_program_and_the_late_transaction_at_once(wire: Wire) -> None:
     connection = wire.connect(ShareMode.SHARED)
     wire.foreign.connect(READER)
     wire.foreign.begin()
@@ -252,7 +252,7 @@ def test_it_is_seen_from_outside_whether_a_program_has_the_card(wire: Wire) -> N
 
 
 @pytest.mark.parametrize("share", ShareMode)
-def test_card_that_goes_in_the_middle_of_a_command_may_have_done_it(wire: Wire, share: ShareMode) -> None:
+def test_f61_card_that_goes_in_the_middle_of_a_command_may_have_done_it(wire: Wire, share: ShareMode) -> None:
     connection = wire.connect(share)
     wire.card.gate.clear()
     result = in_thread(lambda: transmit(connection))
@@ -266,7 +266,7 @@ def test_card_that_goes_in_the_middle_of_a_command_may_have_done_it(wire: Wire, 
 
 
 @pytest.mark.parametrize("share", ShareMode)
-def test_card_that_went_away_between_commands_got_none(wire: Wire, share: ShareMode) -> None:
+def test_f60_card_that_went_away_between_commands_got_none(wire: Wire, share: ShareMode) -> None:
     connection = wire.connect(share)
     wire.remove()
     with pytest.raises(CardRemoved) as caught:
@@ -277,7 +277,7 @@ def test_card_that_went_away_between_commands_got_none(wire: Wire, share: ShareM
 
 
 @pytest.mark.parametrize("share", ShareMode)
-def test_another_card_gets_nothing_from_the_connection_to_the_first(wire: Wire, share: ShareMode) -> None:
+def test_f63_another_card_gets_nothing_from_the_connection_to_the_first(wire: Wire, share: ShareMode) -> None:
     connection = wire.connect(share)
     assert transmit(connection, VERIFY) == OK
     other = GatedCard(netkey3(iccsn="89490173510080407144"))
@@ -290,7 +290,7 @@ def test_another_card_gets_nothing_from_the_connection_to_the_first(wire: Wire, 
     assert other.commands == [ASK_PIN]
 
 
-def test_card_that_was_swapped_in_the_middle_of_a_command(wire: Wire) -> None:
+def test_f63_card_that_was_swapped_in_the_middle_of_a_command(wire: Wire) -> None:
     """vpcd's own hazard: to PC/SC nothing was ever taken out, and the old handle would work with the new card."""
     connection = wire.connect()
     other = GatedCard(netkey3(iccsn="89490173510080407144"))
@@ -328,7 +328,7 @@ def test_command_that_is_not_answered_in_time_may_have_been_done(wire: Wire) -> 
 
 @pytest.mark.parametrize("share", ShareMode)
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_pcscd_was_restarted(wire: Wire, end: str, share: ShareMode) -> None:
+def test_f67_pcscd_was_restarted(wire: Wire, end: str, share: ShareMode) -> None:
     connection = wire.connect(share)
     getattr(wire.pcscd, end)()
     with pytest.raises(TransportError) as gone:
@@ -342,7 +342,7 @@ def test_pcscd_was_restarted(wire: Wire, end: str, share: ShareMode) -> None:
     assert transmit(wire.connect(share)) == OK
 
 
-def test_pcscd_dies_in_the_middle_of_a_command(wire: Wire) -> None:
+def test_f67_pcscd_dies_in_the_middle_of_a_command(wire: Wire) -> None:
     connection = wire.connect()
     wire.card.gate.clear()
     result = in_thread(lambda: transmit(connection))
@@ -356,7 +356,7 @@ def test_pcscd_dies_in_the_middle_of_a_command(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_waiting_for_a_card_survives_a_restart(wire: Wire, end: str) -> None:
+def test_f67_waiting_for_a_card_survives_a_restart(wire: Wire, end: str) -> None:
     wire.remove()
     result = in_thread(lambda: wire.reader.wait_for_card(True, deadline=soon()))
     getattr(wire.pcscd, end)()

@@ -118,7 +118,9 @@ def test_who_has_not_shown_that_he_knows_the_pin_has_no_use_of_another_programs(
     ],
     ids=["reset", "disconnect-reset", "disconnect-unpower", "select", "verify", "security-environment"],
 )
-def test_shared_signature_is_right_whatever_others_did_before(wire: Wire, meddle: Callable[[object], None]) -> None:
+def test_f64_f65_shared_signature_is_right_whatever_others_did_before(
+    wire: Wire, meddle: Callable[[object], None]
+) -> None:
     with open_keys(SHARED) as provider:
         sign(provider)
         for _ in range(2):
@@ -130,7 +132,7 @@ def test_shared_signature_is_right_whatever_others_did_before(wire: Wire, meddle
     assert tries(wire.card) == THREE_TRIES
 
 
-def test_another_programs_transaction_ends_the_shared_signature_at_its_deadline(wire: Wire) -> None:
+def test_f66_another_programs_transaction_ends_the_shared_signature_at_its_deadline(wire: Wire) -> None:
     with open_keys(SHARED, command=0.3) as provider:
         wire.foreign.connect(READER)
         wire.foreign.begin()
@@ -153,7 +155,7 @@ def test_card_that_another_program_has_is_not_opened(wire: Wire, address: str) -
 
 
 @MODES
-def test_removal_between_two_signatures(wire: Wire, address: str) -> None:
+def test_f60_removal_between_two_signatures(wire: Wire, address: str) -> None:
     with open_keys(address) as provider:
         sign(provider)
         wire.remove()
@@ -165,7 +167,26 @@ def test_removal_between_two_signatures(wire: Wire, address: str) -> None:
 
 
 @MODES
-def test_another_card_never_gets_the_pin_of_the_first(wire: Wire, address: str) -> None:
+def test_f62_the_same_card_comes_back(wire: Wire, address: str) -> None:
+    """The old connection stays dead; one that is opened anew looks whose card it is, and then sends the PIN."""
+    with open_keys(address) as provider:
+        sign(provider)
+        wire.remove()
+        wire.insert(wire.card)
+        with pytest.raises(CardRemoved) as caught:
+            sign(provider)
+        assert caught.value.outcome is Outcome.NOT_SENT
+    wire.card.commands.clear()
+    separator = "&" if "?" in address else "?"
+    with open_keys(f"{address}{separator}card={ICCSN}") as provider:
+        assert verifications(wire.card) == 0
+        sign(provider)
+    assert verifications(wire.card) == 1
+    assert tries(wire.card) == THREE_TRIES
+
+
+@MODES
+def test_f63_another_card_never_gets_the_pin_of_the_first(wire: Wire, address: str) -> None:
     other = GatedCard(netkey3(iccsn=OTHER_ICCSN))
     with open_keys(address) as provider:
         sign(provider)
@@ -184,7 +205,7 @@ def test_another_card_never_gets_the_pin_of_the_first(wire: Wire, address: str) 
 
 
 @MODES
-def test_another_card_that_nobody_saw_come_never_gets_the_pin_of_the_first(wire: Wire, address: str) -> None:
+def test_f63_another_card_that_nobody_saw_come_never_gets_the_pin_of_the_first(wire: Wire, address: str) -> None:
     """As if vpcd's next card had been waiting: to PC/SC nothing was ever taken out."""
     other = netkey3(iccsn=OTHER_ICCSN)
     with open_keys(address) as provider:
@@ -200,7 +221,7 @@ def test_another_card_that_nobody_saw_come_never_gets_the_pin_of_the_first(wire:
 
 @MODES
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_restart_of_pcscd_needs_the_provider_anew(wire: Wire, address: str, end: str) -> None:
+def test_f67_restart_of_pcscd_needs_the_provider_anew(wire: Wire, address: str, end: str) -> None:
     with open_keys(address) as provider:
         sign(provider)
         getattr(wire.pcscd, end)()

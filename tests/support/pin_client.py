@@ -2,8 +2,8 @@
 
 ``python pin_client.py JSON``: with ``address``, ``pin`` and ``state`` (the ledger's folder). It says what became of
 each signature in a line of JSON. ``strikes``: ``[signal, "before" or "after", which note]``: it strikes itself when
-it writes into the ledger. ``command``: seconds. Before each signature but the first (with ``waits`` before that too)
-it waits for a line, whose word names what to do first.
+it writes into the ledger; ``PAUSE`` in the place of a signal: ten minutes pass for it. ``command``: seconds. Before
+each signature but the first (with ``waits`` before that too) it waits for a line, whose word names what to do first.
 """
 
 import contextlib
@@ -12,9 +12,10 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -24,6 +25,8 @@ from demail_hw import KeyRole, open_provider
 from demail_hw.errors import HardwareError
 from demail_hw.interfaces import Deadline, KeyProvider, PinPage, PinRecord, Timeouts
 from demail_hw.pin_ledger import FilePinLedger
+
+_PAUSE_SECONDS: Final = 600.0
 
 
 class _StruckPage:
@@ -42,9 +45,9 @@ class _StruckPage:
 
 
 class _StruckLedger(FilePinLedger):
-    def __init__(self, directory: Path, number: int, moment: str, note: int) -> None:
+    def __init__(self, directory: Path, strike: Callable[[], None], moment: str, note: int) -> None:
         super().__init__(directory)
-        self._number = number
+        self._strike = strike
         self._moment = moment
         self._left = note
 
@@ -57,7 +60,19 @@ class _StruckLedger(FilePinLedger):
         if moment == self._moment:
             self._left -= 1
             if not self._left:
-                os.kill(os.getpid(), self._number)
+                self._strike()
+
+
+def _strike(name: str) -> Callable[[], None]:
+    if name == "PAUSE":
+        return _pause
+    return lambda: os.kill(os.getpid(), signal.Signals[name])
+
+
+def _pause() -> None:
+    """What a process that was stopped sees afterwards: of everything, only the time is another."""
+    before = time.monotonic
+    time.monotonic = lambda: before() + _PAUSE_SECONDS
 
 
 def _sign(provider: KeyProvider) -> None:
@@ -109,7 +124,7 @@ def main(order: dict[str, Any]) -> None:
     state = Path(order["state"])
     if "strikes" in order:
         name, moment, note = order["strikes"]
-        ledger: FilePinLedger = _StruckLedger(state, signal.Signals[name], moment, note)
+        ledger: FilePinLedger = _StruckLedger(state, _strike(name), moment, note)
     else:
         ledger = FilePinLedger(state)
     timeouts = Timeouts(connect=20.0, command=order.get("command", 30.0))

@@ -8,10 +8,11 @@ from demail_hw.card_manager.certificates import (
     KeyUse,
     WritePlan,
 )
+from demail_hw.card_manager.general_names import alternative_names
 from demail_hw.card_manager.manager import CardManager, open_manager
 from demail_hw.card_manager.pin_states import PinReport
 from demail_hw.card_manager.pins import PinManager
-from demail_hw.card_manager.requests import alternative_names, parse_subject
+from demail_hw.card_manager.requests import parse_subject
 
 __all__ = [
     "CardCertificates",

@@ -1,6 +1,6 @@
 """The certificate files of a card: which there are, by which names, and what is in them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
@@ -14,6 +14,10 @@ from demail_hw.keys.certificates import read_key_certificate, read_public_half
 from demail_hw.tcos.layout import CertificateFile, CertificateKind, KeySlot
 
 __all__ = ["CertificateFiles"]
+
+
+def _unwatched(count: int) -> None:
+    """Nobody waits to see how far it is."""
 
 
 class CertificateFiles:
@@ -80,11 +84,19 @@ class CertificateFiles:
             raise KeyNotFound(f"This card has no {role.value} key.")
         return key
 
-    def entries(self) -> tuple[CertificateEntry, ...]:
-        """Every certificate file that the card has, and what is in it. Asks for no PIN."""
-        keys = dict(self.public_keys())
-        found = (self.look(file) for file in self._profile.certificate_files)
+    def entries(self, progress: Callable[[int], object] = _unwatched) -> tuple[CertificateEntry, ...]:
+        """Every certificate file that the card has, and what is in it. Asks for no PIN.
+
+        ``progress``: called with 1 for each key and for each certificate file of the profile that was looked at.
+        """
+        keys = dict(self.public_keys(progress))
+        found = self._look_at_all(progress)
         return tuple(with_key(entry, keys, self._profile.key_of(entry.file)) for entry in found if entry is not None)
+
+    def _look_at_all(self, progress: Callable[[int], object]) -> Iterator[CertificateEntry | None]:
+        for file in self._profile.certificate_files:
+            yield self.look(file)
+            progress(1)
 
     def certificate(self, file: CertificateFile) -> x509.Certificate:
         """The certificate in a file.
@@ -130,16 +142,19 @@ class CertificateFiles:
                 return CertificateEntry(file, CertificateState.UNREADABLE, problem=error.message)
         return entry_of(file, content)
 
-    def public_keys(self) -> Iterator[tuple[KeySlot, CertificatePublicKeyTypes]]:
-        """Each key of which the card tells the public half."""
+    def public_keys(
+        self, progress: Callable[[int], object] = _unwatched
+    ) -> Iterator[tuple[KeySlot, CertificatePublicKeyTypes]]:
+        """Each key of which the card tells the public half. ``progress``: called with 1 for each key."""
         for key in self._profile.keys:
-            try:
-                public_key = self._public_key(key)
-            except (CertificateError, FileNotFound):
-                continue
+            public_key = self._public_key(key)
+            progress(1)
             if public_key is not None:
                 yield key, public_key
 
     def _public_key(self, key: KeySlot) -> CertificatePublicKeyTypes | None:
-        with self._session.transaction() as deadline:
-            return read_public_half(self._card, key, deadline=deadline).public_key
+        try:
+            with self._session.transaction() as deadline:
+                return read_public_half(self._card, key, deadline=deadline).public_key
+        except (CertificateError, FileNotFound):
+            return None

@@ -60,7 +60,12 @@ class CardCertificates(WritePlanner):
 
     def _guard(self, source: PinSource | None) -> PinGuard:
         return PinGuard(
-            source, serial=self._session.serial, ledger=self._ledger, kept=self._kept, attended=self._attended
+            source,
+            serial=self._session.serial,
+            ledger=self._ledger,
+            kept=self._kept,
+            attended=self._attended,
+            uri=self._session.uri,
         )
 
     def _carry_out(self, plan: WritePlan, guard: PinGuard, pin: PinSlot, progress: Progress | None) -> None:

@@ -104,8 +104,20 @@ def import_warnings(
         return
     after = held.holding(file.identifier, certificate)
     yield from (f"{problem.message} {problem.remedy}".strip() for problem in after.problems())
+    yield from _passed_over(certificate, after, file)
     elsewhere = [
         f"{each:04X}" for each, look in held.looks.items() if look == certificate and each != file.identifier
     ]
     if elsewhere:
         yield f"The certificate is already there in {file.application.name}/{elsewhere[0]}."
+
+
+def _passed_over(certificate: x509.Certificate, after: KeyFiles, file: CertificateFile) -> Iterator[str]:
+    """Whoever renews a certificate wants the key to be used with the new one."""
+    first = next(iter(after.certificates()), None)
+    if first in (None, certificate) or doubt(certificate):
+        return
+    if told := doubt(first, "certificate that the key goes on with"):
+        place = next(each for each, look in after.looks.items() if look == first)
+        name = f"{file.application.name}/{place:04X}"
+        yield f"{told} To use the new one, erase the old: demail-hw certs erase URI --file {name}."

@@ -46,7 +46,7 @@ class CardManager:
         """Request a certificate for a key of the card (PKCS #10), which needs none yet: one signature by the key.
 
         ``subject``, ``names``: as :func:`~demail_hw.card_manager.requests.parse_subject` and
-        :func:`~demail_hw.card_manager.requests.alternative_names` make them.
+        :func:`~demail_hw.card_manager.general_names.alternative_names` make them.
 
         Errors: :class:`~demail_hw.errors.KeyNotFound` if the PIN opens no such key, or if nothing on the card tells
         its public half; :class:`~demail_hw.errors.CertificateError` if that is broken; those of the PIN guard.
@@ -75,11 +75,15 @@ def open_manager(
 ) -> Iterator[CardManager]:
     """Open the card that an address means, to the end of the ``with`` block.
 
-    ``kept``: tries of a PIN that are never spent. ``attended``: a person types the PINs. ``ledger``, ``tracer``:
-    as for :func:`demail_hw.open_provider`.
+    ``kept``: tries of a PIN that are never spent; fewer than two only where ``attended``: a person types the PINs.
+    ``ledger``, ``tracer``: as for :func:`demail_hw.open_provider`.
 
-    Errors: ``ValueError`` for a malformed address; any :class:`~demail_hw.errors.HardwareError` on the way.
+    Errors: ``ValueError`` for a malformed address, and for tries that are not for a program; any
+    :class:`~demail_hw.errors.HardwareError` on the way.
     """
+    if kept < (0 if attended else KEPT_TRIES):
+        # A loop in a program with a wrong PIN would block the card.
+        raise ValueError(f"kept={kept}: the last {KEPT_TRIES} tries are for a person at the keyboard (attended=True)")
     address = Address.parse(uri) if isinstance(uri, str) else uri
     book = ledger or ledger_for(address)
     with CardSession.open(address, timeouts=timeouts, tracer=tracer) as session:

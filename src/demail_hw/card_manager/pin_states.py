@@ -6,12 +6,11 @@ from typing import assert_never
 
 from demail_hw.interfaces import PinOperation, PinRecord, PinRecordState
 from demail_hw.keys.pin_attempts import end_unknown, moment, nothing_was_lost
-from demail_hw.keys.pin_guard import KEPT_TRIES
-from demail_hw.keys.pin_remedies import PinRemedies
+from demail_hw.keys.pin_remedies import KEPT_TRIES, PinRemedies
 from demail_hw.tcos.card import PinState, PinStatus
 from demail_hw.tcos.layout import PinSlot
 
-__all__ = ["PinReport", "describe"]
+__all__ = ["PinReport", "describe", "leaves_two_pins", "remembered"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,6 +39,27 @@ def describe(
     return PinReport(pin, status, record, sentence, next_step)
 
 
+def remembered(record: PinRecord) -> str:
+    """What the ledger knows of a PIN, in sentences."""
+    match record.state:
+        case PinRecordState.ACCEPTED:
+            said = f"The card accepted it at {moment(record)}."
+        case PinRecordState.REFUSED:
+            said = f"The card refused what was sent at {moment(record)}."
+        case PinRecordState.PENDING:
+            said = f"{end_unknown(record, 'it')}."
+        case _:
+            assert_never(record.state)
+    unknown = " Whether the old or the new PIN counts is unknown." if leaves_two_pins(record) else ""
+    return f"{said}{_before(record)}{unknown}"
+
+
+def leaves_two_pins(record: PinRecord) -> bool:
+    """Does it tell of a change or an unblocking without an end, after which the old PIN may count or the new one?"""
+    is_setting = record.operation in {PinOperation.CHANGE, PinOperation.UNBLOCK}
+    return record.unsettled is not None or (record.state is PinRecordState.PENDING and is_setting)
+
+
 def _counts(status: PinStatus, record: PinRecord) -> bool:
     """Does it matter what the ledger knows? It does not, if the card says that nothing can be sent, or if its counter
     proves that nothing was lost."""
@@ -62,13 +82,13 @@ def _of_the_card(pin: PinSlot, statuses: Mapping[PinSlot, PinStatus], remedies: 
         case PinState.VERIFIED:
             return "It is verified now.", ""
         case PinState.BLOCKED:
-            return "It is blocked.", _way_to_unblock(pin, statuses, remedies)
+            return "It is blocked.", remedies.unblocking(pin, statuses)
         case PinState.NULL_PIN:
             return "It was never set (NullPIN).", remedies.first_pin(pin)
         case PinState.ABSENT:
             return "This card does not have it.", ""
         case PinState.UNREADABLE:
-            return "The card does not tell how many tries are left.", remedies.look_and_verify(pin)
+            return "The card does not tell how many tries are left.", remedies.verify_by_hand(pin, None)
         case _:
             assert_never(status.state)
 
@@ -80,31 +100,18 @@ def _ready(pin: PinSlot, left: int, remedies: PinRemedies) -> tuple[str, str]:
     return sentence, f"No service spends one of the last {KEPT_TRIES}. {remedies.spend_a_try(pin, left)}"
 
 
-def _way_to_unblock(pin: PinSlot, statuses: Mapping[PinSlot, PinStatus], remedies: PinRemedies) -> str:
-    puk = next((each for each in statuses if each.name is pin.unblocked_by), None)
-    if puk is None:
-        return remedies.unblocking(pin)
-    match statuses[puk].state:
-        case PinState.BLOCKED:
-            return f"The PIN {puk.name.value}, which unblocks it, has no tries either: ask the card's issuer."
-        case PinState.NULL_PIN:
-            return remedies.first_puk(puk)
-        case _:
-            return remedies.unblocking(pin)
-
-
 def _of_the_ledger(pin: PinSlot, status: PinStatus, record: PinRecord, remedies: PinRemedies) -> tuple[str, str]:
     if record.state is PinRecordState.REFUSED:
         return (
             f"The card refused what was sent at {moment(record)}; no service sends it again.{_before(record)}",
-            remedies.after_refusal(pin, record, kept=KEPT_TRIES),
+            remedies.after_refusal(pin, record, status.retries_left),
         )
     if _was_unblocked(status, record):
         return (
             f"Before the attempt to unblock it at {moment(record)} it was blocked.",
-            remedies.unblocked(pin),
+            remedies.new_one_counts(pin, status.retries_left),
         )
-    return f"{end_unknown(record, 'it')}.{_before(record)}", remedies.way_back(pin, record)
+    return f"{end_unknown(record, 'it')}.{_before(record)}", remedies.way_back(pin, record, status)
 
 
 def _before(record: PinRecord) -> str:

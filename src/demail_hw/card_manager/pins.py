@@ -1,7 +1,9 @@
-"""The PINs of a card: their states, and every way to change one. Each sends one command, through the PIN guard."""
+"""The PINs of a card: their states, and every way to change one. Each sends one or two commands, by the PIN guard."""
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Final
 
 from demail_hw.card_manager.pin_states import PinReport, describe
 from demail_hw.errors import KeyNotFound, PinRefused
@@ -9,13 +11,16 @@ from demail_hw.interfaces import PinLedger, PinRecord
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.pin_guard import KEPT_TRIES, PinGuard, check_form, puk_of
 from demail_hw.keys.pin_remedies import PinRemedies
-from demail_hw.secrets import PinSource
+from demail_hw.secrets import Pin, PinSource
 from demail_hw.tcos.card import PinStatus
 from demail_hw.tcos.layout import PinName, PinSlot
 
 __all__ = ["PinManager"]
 
 _LOG = logging.getLogger(__name__)
+_BROKEN: Final = (
+    "Delete that file when you have seen how many tries are left: a refusal that was noted in it is forgotten then."
+)
 
 
 class PinManager:
@@ -35,14 +40,16 @@ class PinManager:
         self._session = session
         self._card = session.card
         self._ledger = ledger
-        self._guard = PinGuard(None, serial=session.serial, ledger=ledger, kept=kept, attended=attended)
+        self._guard = PinGuard(
+            None, serial=session.serial, ledger=ledger, kept=kept, attended=attended, uri=session.uri
+        )
 
     def report(self) -> Sequence[PinReport]:
         """How each PIN is. Spends no try."""
         records = self._records()
         with self._session.transaction() as deadline:
             statuses = {pin: self._card.pin_status(pin, deadline=deadline) for pin in self._card.profile.pins}
-        remedies = PinRemedies(self._ledger.state_dir)
+        remedies = PinRemedies(self._ledger.state_dir, self._session.uri)
         return [describe(pin, statuses, records.get(pin.name.value), remedies) for pin in statuses]
 
     def _records(self) -> Mapping[str, PinRecord]:
@@ -50,7 +57,9 @@ class PinManager:
         try:
             return self._ledger.records(self._session.serial)
         except PinRefused as error:
-            _LOG.warning("%s", error)
+            is_broken = error.__cause__ is not None and not isinstance(error.__cause__, OSError)
+            # Its own remedy sends to where this is said.
+            _LOG.warning("%s %s", error.message, _BROKEN if is_broken else error.remedy)
             return {}
 
     def check(self, name: PinName) -> PinStatus:
@@ -78,35 +87,35 @@ class PinManager:
         with self._session.transaction() as deadline:
             self._guard.check_ledger(deadline=deadline)
         for name, source in given:
-            with source.read() as secret:
+            with _read(source) as secret:
                 check_form(secret, self._slot(name))
 
     def verify(self, name: PinName, secret: PinSource) -> None:
         """VERIFY. The tries are restored, and what the ledger knew of a refusal is past."""
         pin = self._slot(name)
         self.check(name)
-        with secret.read() as current, self._session.transaction() as deadline:
+        with _read(secret) as current, self._session.transaction() as deadline:
             self._guard.verify(self._card, pin, current, deadline=deadline)
 
     def change(self, name: PinName, old: PinSource, new: PinSource) -> None:
         """VERIFY and CHANGE REFERENCE DATA: a new PIN in place of the old one."""
         pin = self._slot(name)
         self.check(name)
-        with old.read() as current, new.read() as wanted, self._session.transaction() as deadline:
+        with _read(old) as current, _read(new) as wanted, self._session.transaction() as deadline:
             self._guard.change(self._card, pin, current, wanted, deadline=deadline)
 
     def unblock(self, name: PinName, puk: PinSource, new: PinSource) -> None:
         """VERIFY of the PUK and RESET RETRY COUNTER: a new PIN and all its tries, by the PIN that unblocks it."""
         pin = self._slot(name)
         self.check_unblocking(name)
-        with puk.read() as key, new.read() as wanted, self._session.transaction() as deadline:
+        with _read(puk) as key, _read(new) as wanted, self._session.transaction() as deadline:
             self._guard.unblock(self._card, pin, key, wanted, deadline=deadline)
 
     def initialize(self, name: PinName, new: PinSource) -> None:
         """The first PIN in place of the NullPIN."""
         pin = self._slot(name)
         self.check_initializing(name)
-        with new.read() as wanted, self._session.transaction() as deadline:
+        with _read(new) as wanted, self._session.transaction() as deadline:
             self._guard.initialize(self._card, pin, wanted, deadline=deadline)
 
     def clear(self, name: PinName) -> PinRecord | None:
@@ -114,9 +123,17 @@ class PinManager:
         return self._guard.clear(self._slot(name), deadline=self._session.deadline())
 
     def _slot(self, name: PinName) -> PinSlot:
+        if not isinstance(name, PinName):
+            raise TypeError(f"a PIN is named by a PinName, such as {PinName.GLOBAL}")
         profile = self._card.profile
         slot = next((pin for pin in profile.pins if pin.name is name), None)
         if slot is None:
             names = ", ".join(pin.name.value for pin in profile.pins)
             raise KeyNotFound(f"This {profile.name} card has no PIN {name.value}.", remedy=f"It has these: {names}.")
         return slot
+
+
+def _read(source: PinSource) -> AbstractContextManager[Pin]:
+    if not hasattr(source, "read"):
+        raise TypeError("a PIN comes from a PIN source, such as parse_pin_source('file:PATH') gives; never as text")
+    return source.read()

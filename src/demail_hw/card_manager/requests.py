@@ -8,10 +8,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
-from demail_hw.card_manager.general_names import alternative_names
 from demail_hw.identity import PrivateKey
 
-__all__ = ["alternative_names", "parse_subject", "request_certificate"]
+__all__ = ["parse_subject", "request_certificate"]
 
 # RFC 4514, 3 gives short names to nine attributes; these are what people write for others.
 _FURTHER_NAMES: Final[dict[str, ObjectIdentifier]] = {
@@ -22,7 +21,7 @@ _FURTHER_NAMES: Final[dict[str, ObjectIdentifier]] = {
     "serialNumber": NameOID.SERIAL_NUMBER,
     "title": NameOID.TITLE,
 }
-_BETWEEN_PARTS: Final = re.compile(r"(?:[^,\\]|\\.)*", re.DOTALL)
+_PART: Final = re.compile(r"(?:\A|,)((?:[^,\\]|\\.?)*)", re.DOTALL)
 """A relative distinguished name ends at a comma without a backslash before it."""
 _EXAMPLE: Final = "write it as TYPE=VALUE,TYPE=VALUE, such as CN=Poststelle,O=Beispiel GmbH,C=DE"
 
@@ -38,6 +37,9 @@ def parse_subject(text: str) -> x509.Name:
         raise ValueError(_what_is_wrong(text)) from error
     if not name.rdns:
         raise ValueError(f"it is empty; {_EXAMPLE}")
+    empty = next((each for each in name if not each.value), None)
+    if empty is not None:
+        raise ValueError(f"{empty.rfc4514_attribute_name} has no value; {_EXAMPLE}")
     return name
 
 
@@ -54,13 +56,7 @@ def _what_is_wrong(text: str) -> str:
 
 
 def _parts(text: str) -> list[str]:
-    parts, at = [], 0
-    while at <= len(text):
-        found = _BETWEEN_PARTS.match(text, at)
-        end = found.end() if found else len(text)
-        parts.append(text[at:end])
-        at = end + 1
-    return parts
+    return [found[1] for found in _PART.finditer(text)]
 
 
 def request_certificate(

@@ -2,7 +2,7 @@
 
 from cryptography import x509
 
-from demail_hw.card_manager.certificate_entries import entry_of
+from demail_hw.card_manager.certificate_entries import CertificateEntry, entry_of, with_key
 from demail_hw.card_manager.certificate_files import CertificateFiles
 from demail_hw.card_manager.file_writing import ERASED, erasure, read_all, replacement
 from demail_hw.card_manager.import_checks import (
@@ -51,7 +51,7 @@ class WritePlanner(CertificateFiles):
         return WritePlan(
             file,
             size,
-            entry_of(file, before),
+            self._entry(file, before),
             () if same else replacement(content, size),
             certificate,
             used,
@@ -92,7 +92,7 @@ class WritePlanner(CertificateFiles):
         size, before = self._read_whole(file)
         empty = ERASED * size
         writes = () if before == empty else erasure(empty)
-        return WritePlan(file, size, entry_of(file, before), writes, use=self._use_when_erased(file))
+        return WritePlan(file, size, self._entry(file, before), writes, use=self._use_when_erased(file))
 
     def _use_when_erased(self, file: CertificateFile) -> KeyUse | None:
         try:
@@ -100,6 +100,9 @@ class WritePlanner(CertificateFiles):
         except CertificateError:  # a broken EF.PK is no reason to keep a certificate
             return None
         return None if held is None else use_of(held, file, None)
+
+    def _entry(self, file: CertificateFile, content: bytes) -> CertificateEntry:
+        return with_key(entry_of(file, content), dict(self.public_keys()), self._profile.key_of(file))
 
     def _held(self, file: CertificateFile) -> KeyFiles | None:
         """What the card holds for the key of a file; None if there is no such key here."""

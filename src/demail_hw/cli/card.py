@@ -1,11 +1,14 @@
 """``demail-hw card``: what is in the reader."""
 
+import time
+
 import click
 
 from demail_hw.address import Address
 from demail_hw.cli.card_access import open_session
 from demail_hw.cli.options import ADDRESS
 from demail_hw.cli.output import JsonValue, Report, json_option
+from demail_hw.cli.progress import READING, counted, progress
 from demail_hw.errors import CertificateError, KeyNotFound
 from demail_hw.foreign_text import printable
 from demail_hw.keys.card_session import CardSession
@@ -25,18 +28,25 @@ def card_command() -> None:
 @json_option
 def info_command(address: Address, report: Report) -> None:
     """Show reader, card, PIN states and certificates. Asks for no PIN and spends no try."""
+    begun = time.monotonic()
     with open_session(address) as session:
-        result: dict[str, JsonValue] = {
+        result = _facts(session, since=begun)
+    report.show(result, _text(result))
+
+
+def _facts(session: CardSession, *, since: float) -> dict[str, JsonValue]:
+    profile = session.card.profile
+    with progress(READING, len(profile.pins) + len(profile.keys), since=since) as step:
+        return {
             "reader": {"name": session.reader.name, "serial": session.reader.serial},
             "card": {
-                "kind": session.card.profile.name,
+                "kind": profile.name,
                 "serial": session.serial,
                 "atr": session.connection.atr.hex().upper(),
             },
-            "pins": [_pin(session, pin) for pin in session.card.profile.pins],
-            "keys": [_key(session, key) for key in session.card.profile.keys],
+            "pins": [_pin(session, pin) for pin in counted(profile.pins, step)],
+            "keys": [_key(session, key) for key in counted(profile.keys, step)],
         }
-    report.show(result, _text(result))
 
 
 def _pin(session: CardSession, pin: PinSlot) -> JsonValue:

@@ -11,13 +11,16 @@ import click
 
 from demail_hw.address import Address
 from demail_hw.card_manager.manager import CardManager, open_manager
+from demail_hw.cli.pin_dialog import CardPlace, given_source, typed_pin
 from demail_hw.interfaces import KeyProvider, PinLedger, ShareMode, Timeouts
 from demail_hw.iso7816.trace import ReaderOpened, Tracer
 from demail_hw.keys.card_session import CardSession
+from demail_hw.keys.key_selection import pin_of
 from demail_hw.keys.pin_guard import KEPT_TRIES
-from demail_hw.keys.provider import open_provider
+from demail_hw.keys.provider import TcosKeyProvider
 from demail_hw.pin_ledger import ledger_for
 from demail_hw.registry import open_reader
+from demail_hw.tcos.layout import PinName
 from demail_hw.traces.comparison import Comparison, compare
 from demail_hw.traces.files import FileTracer, read_trace
 
@@ -62,7 +65,7 @@ def _spare(new: Path, replayed: str | Path) -> None:
 
 def open_ledger(address: Address) -> PinLedger:
     """The ledger of the card at the address."""
-    return ledger_for(address, directory=_settings().state_dir, by_hand=True)
+    return ledger_for(address, directory=_settings().state_dir)
 
 
 @contextlib.contextmanager
@@ -83,11 +86,21 @@ def manage(address: Address, *, kept: int = KEPT_TRIES, attended: bool = False) 
 
 @contextlib.contextmanager
 def open_keys(address: Address, pin: str, which: str) -> Iterator[KeyProvider]:
-    """The keys of the card at the address, to the end of the ``with`` block."""
-    with open_provider(
-        address, pin, which=which, ledger=open_ledger(address), tracer=open_tracer(address)
-    ) as provider:
-        yield provider
+    """The keys of the card at the address, to the end of the ``with`` block.
+
+    Whoever types the PIN is told for which card.
+    """
+    given, name, ledger = given_source(pin), PinName(which), open_ledger(address)
+    with open_session(address) as session:
+        source = given or typed_pin(CardPlace.of(session), f"PIN {which}", _tries_left(session, name))
+        with TcosKeyProvider(session, source, ledger=ledger, which=name) as provider:
+            yield provider
+
+
+def _tries_left(session: CardSession, name: PinName) -> int | None:
+    pin = pin_of(session.card.profile, name)
+    with session.transaction() as deadline:
+        return session.card.pin_status(pin, deadline=deadline).retries_left
 
 
 def compare_with(address: Address, path: Path, *, use_keys: bool = False) -> Comparison:

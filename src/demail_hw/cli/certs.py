@@ -1,5 +1,7 @@
 """``demail-hw certs``: the certificates on a card."""
 
+import time
+
 import click
 
 from demail_hw.address import Address
@@ -9,6 +11,7 @@ from demail_hw.cli.certificate_text import entry_facts, entry_line
 from demail_hw.cli.certs_export import export_command
 from demail_hw.cli.certs_writing import erase_command, import_command
 from demail_hw.cli.output import Report, json_option
+from demail_hw.cli.progress import READING, progress
 
 __all__ = ["certs_command"]
 
@@ -23,8 +26,11 @@ def certs_command() -> None:
 @json_option
 def list_command(address: Address, report: Report) -> None:
     """List every certificate file of the card, and what is in it. Asks for no PIN and spends no try."""
+    begun = time.monotonic()
     with manage(address) as manager:
-        entries = manager.certificates.entries()
+        profile = manager.session.card.profile
+        with progress(READING, len(profile.keys) + len(profile.certificate_files), since=begun) as step:
+            entries = manager.certificates.entries(step)
     report.show({"certificates": [entry_facts(entry) for entry in entries]}, "\n".join(map(entry_line, entries)))
 
 

@@ -7,16 +7,18 @@ import click
 
 from demail_hw.address import Address
 from demail_hw.card_manager.certificate_input import LONGEST_INPUT, parse_certificate
-from demail_hw.card_manager.certificates import CardCertificates, WritePlan
+from demail_hw.card_manager.certificates import WritePlan
+from demail_hw.card_manager.manager import CardManager
 from demail_hw.cli.card_access import manage
 from demail_hw.cli.certificate_options import FILE_HELP, address_argument, file_option, need_one, role_option
-from demail_hw.cli.consent import ask, is_typed, need_somebody
+from demail_hw.cli.consent import ask, need_somebody
+from demail_hw.cli.manager_pin import pin_for
 from demail_hw.cli.options import pin_option, which_option
 from demail_hw.cli.output import Report, json_option
+from demail_hw.cli.pin_dialog import given_source
 from demail_hw.cli.progress import progress
 from demail_hw.cli.write_plan_text import done_text, intention, plan_facts, would_text, write_facts
 from demail_hw.identity import KeyRole
-from demail_hw.pin_sources import parse_pin_source
 from demail_hw.secrets import PinSource
 from demail_hw.tcos.layout import PinName, StorageForm
 
@@ -64,17 +66,17 @@ def import_command(
     Whatever interrupts it, the file then is as it was, or empty, or holds the whole certificate.
     """
     need_one(role, name)
-    pin_source = parse_pin_source(pin)
     certificate = parse_certificate(source.read(LONGEST_INPUT + 1))
     _need_leave(dry_run=dry_run, yes=yes)
-    with manage(address, attended=is_typed(pin)) as manager:
+    given = given_source(pin)
+    with manage(address, attended=given is None) as manager:
         certificates = manager.certificates
         wanted = StorageForm(form) if form else None
         if name is not None:
             plan = certificates.plan_import(certificate, certificates.file(name), form=wanted, unchecked=unchecked)
         else:
             plan = certificates.plan_import_for(certificate, KeyRole(role), form=wanted, unchecked=unchecked)
-        _carry_out(certificates, plan, pin_source, PinName(which), report, dry_run=dry_run, yes=yes)
+        _carry_out(manager, plan, given, PinName(which), report, dry_run=dry_run, yes=yes)
 
 
 @click.command("erase")
@@ -89,11 +91,11 @@ def erase_command(
     address: Address, name: str, pin: str, which: str, dry_run: bool, yes: bool, report: Report
 ) -> None:
     """Make a certificate file of the card empty."""
-    pin_source = parse_pin_source(pin)
     _need_leave(dry_run=dry_run, yes=yes)
-    with manage(address, attended=is_typed(pin)) as manager:
+    given = given_source(pin)
+    with manage(address, attended=given is None) as manager:
         plan = manager.certificates.plan_erase(manager.certificates.file(name))
-        _carry_out(manager.certificates, plan, pin_source, PinName(which), report, dry_run=dry_run, yes=yes)
+        _carry_out(manager, plan, given, PinName(which), report, dry_run=dry_run, yes=yes)
 
 
 def _need_leave(*, dry_run: bool, yes: bool) -> None:
@@ -102,9 +104,9 @@ def _need_leave(*, dry_run: bool, yes: bool) -> None:
 
 
 def _carry_out(
-    certificates: CardCertificates,
+    manager: CardManager,
     plan: WritePlan,
-    source: PinSource,
+    given: PinSource | None,
     which: PinName,
     report: Report,
     *,
@@ -115,15 +117,16 @@ def _carry_out(
         _LOG.warning("%s", warning)
     facts = plan_facts(plan)
     if dry_run:
-        certificates.check(plan, which=which)
+        manager.certificates.check(plan, which=which)
         report.show(
             {**facts, "done": False, "writes": [write_facts(write) for write in plan.writes]}, would_text(plan)
         )
         return
     if plan.writes:
         ask(f"{intention(plan)}\nGo on?", yes=yes)
+        source = pin_for(manager, given, which)
         with progress(plan.file.name, _work(plan)) as step:
-            certificates.carry_out(plan, source, which=which, progress=step)
+            manager.certificates.carry_out(plan, source, which=which, progress=step)
     report.show({**facts, "done": bool(plan.writes)}, done_text(plan))
 
 

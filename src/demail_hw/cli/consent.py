@@ -5,22 +5,28 @@ import sys
 import click
 
 from demail_hw.cli.exit_codes import ExitCode
+from demail_hw.cli.output import Report, declined_report
 from demail_hw.pin_sources import PROMPT
 
-__all__ = ["ask", "is_typed", "need_somebody"]
+__all__ = ["Declined", "ask", "is_typed", "need_somebody"]
 
 
-def need_somebody(*, yes: bool) -> None:
-    """``click.UsageError`` where nobody said yes before and nobody can be asked."""
+class Declined(click.exceptions.Exit):
+    """A question was answered with no."""
+
+
+def need_somebody(*, yes: bool, look: str = "see with --dry-run what it would do") -> None:
+    """``click.UsageError`` where nobody said yes before and nobody can be asked. ``look``: what to do instead."""
     if not yes and not _on_a_terminal():
-        raise click.UsageError("there is no terminal to ask at: say --yes, or see with --dry-run what it would do")
+        raise click.UsageError(f"there is no terminal to ask at: say --yes, or {look}")
 
 
 def ask(question: str, *, yes: bool) -> None:
-    """Ask, unless yes was said before. If the answer is no the command ends: ``click.exceptions.Exit``."""
+    """Ask, unless yes was said before. If the answer is no the command ends: :class:`Declined`, which was told."""
     if not yes and not click.confirm(question, err=True):
-        click.echo("Nothing was done.", err=True)
-        raise click.exceptions.Exit(ExitCode.DECLINED)
+        declined = Declined(ExitCode.DECLINED)
+        click.echo(declined_report(declined, declined.exit_code, as_json=_in_json()), err=True)
+        raise declined
 
 
 def is_typed(pin: str) -> bool:
@@ -30,3 +36,8 @@ def is_typed(pin: str) -> bool:
 
 def _on_a_terminal() -> bool:
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+
+
+def _in_json() -> bool:
+    report = click.get_current_context().params.get("report")
+    return isinstance(report, Report) and report.as_json

@@ -5,14 +5,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from demail_hw.address import Address
-from demail_hw.card_manager.requests import alternative_names, parse_subject
+from demail_hw.card_manager.general_names import alternative_names
+from demail_hw.card_manager.requests import parse_subject
 from demail_hw.cli.card_access import manage
-from demail_hw.cli.consent import is_typed
+from demail_hw.cli.manager_pin import pin_for
 from demail_hw.cli.options import ADDRESS, key_option, output_option, pin_option, which_option
 from demail_hw.cli.output import JsonValue, Report, deliver, json_option
+from demail_hw.cli.pin_dialog import given_source
 from demail_hw.foreign_text import printable
 from demail_hw.identity import KeyRole
-from demail_hw.pin_sources import parse_pin_source
 from demail_hw.tcos.layout import PinName
 
 __all__ = ["csr_command"]
@@ -72,9 +73,10 @@ def csr_command(
         names = alternative_names(dns, email)
     except ValueError as error:
         raise click.UsageError(f"--dns, --email: {error}") from error
-    source = parse_pin_source(pin)
-    with manage(address, attended=is_typed(pin)) as manager:
-        request = manager.request(KeyRole(role), subject, source, names=names, which=PinName(which))
+    given, name = given_source(pin), PinName(which)
+    with manage(address, attended=given is None) as manager:
+        source = pin_for(manager, given, name)
+        request = manager.request(KeyRole(role), subject, source, names=names, which=name)
     text = subject.rfc4514_string()
     facts: dict[str, JsonValue] = {"key": role, "subject": text}
     deliver(report, output, request.public_bytes(Encoding.PEM), facts, f", for {printable(text)}")

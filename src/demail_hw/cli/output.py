@@ -26,6 +26,7 @@ __all__ = [
     "LogHandler",
     "Report",
     "check_output",
+    "declined_report",
     "deliver",
     "error_report",
     "internal_report",
@@ -142,6 +143,12 @@ def _command_taken_for_a_value(context: click.Context) -> str:
                 f"{option.opts[0]} took {value} for its {option.metavar}: write {said} {option.metavar} {value} ..."
             )
     return ""
+
+
+def declined_report(error: click.exceptions.Exit, code: int, *, as_json: bool) -> str:
+    """A question that was answered with no, for standard error."""
+    message = "Nothing was done."
+    return _facts_of_another(error, message, "Answer with y to go on.", code) if as_json else message
 
 
 def internal_report(error: Exception, code: int, *, as_json: bool) -> str:

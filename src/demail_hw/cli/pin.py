@@ -9,9 +9,9 @@ import click
 
 from demail_hw.address import Address
 from demail_hw.card_manager.manager import CardManager
-from demail_hw.card_manager.pin_states import PinReport
+from demail_hw.card_manager.pin_states import PinReport, leaves_two_pins, remembered
 from demail_hw.cli.card_access import manage
-from demail_hw.cli.consent import is_typed
+from demail_hw.cli.consent import ask, is_typed, need_somebody
 from demail_hw.cli.options import ADDRESS
 from demail_hw.cli.output import JsonValue, Report, json_option
 from demail_hw.cli.pin_dialog import CardPlace, current_pin, given_source, wanted_pin
@@ -54,7 +54,7 @@ def _source(name: str, what: str) -> Callable[[_Command], _Command]:
 
 @click.group("pin")
 def pin_command() -> None:
-    """The PINs of a card. Whatever is sent is written down first; nothing is sent twice."""
+    """The PINs of a card. Whatever is sent is written down first; nothing is repeated by itself."""
 
 
 @pin_command.command("status")
@@ -83,7 +83,11 @@ def _facts(report: PinReport) -> JsonValue:
 
 
 def _line(report: PinReport) -> str:
-    return f"{report.pin.name.value:8}{report.sentence}" + (f" {report.next_step}" if report.next_step else "")
+    return f"{report.pin.name.value:8}{_how(report)}"
+
+
+def _how(report: PinReport) -> str:
+    return f"{report.sentence} {report.next_step}".rstrip()
 
 
 @pin_command.command("verify")
@@ -173,13 +177,33 @@ def initialize_command(address: Address, which: str, new: str, dry_run: bool, re
 @pin_command.command("clear")
 @_address
 @_which
+@click.option("--yes", is_flag=True, help="Do not ask before a change or an unblocking without an end is forgotten.")
 @json_option
-def clear_command(address: Address, which: str, report: Report) -> None:
-    """Forget that the card refused a PIN, or that an attempt had no end: you say that its source is right now."""
+def clear_command(address: Address, which: str, yes: bool, report: Report) -> None:
+    """Forget that the card refused a PIN, or that an attempt had no end: you say that its source is right now.
+
+    Where only tries are left that are kept for people, services stay stopped until the PIN is verified.
+    """
+    name = PinName(which)
     with _managing(address, KEPT_TRIES, None) as (manager, deed):
-        record = manager.pins.clear(PinName(which))
-    text = "Nothing was noted of it." if record is None else "What was noted of it is forgotten."
-    deed.done(report, which, "cleared", text)
+        _agree_to_forget(_report_of(manager, name), deed.place, yes=yes)
+        record = manager.pins.clear(name)
+        after = _report_of(manager, name)
+    text = "Nothing was noted of it." if record is None else f"What was noted is forgotten: {remembered(record)}"
+    now = "" if after is None else f" Now: {_how(after)}"
+    deed.done(report, which, "cleared", f"{text}{now}")
+
+
+def _report_of(manager: CardManager, name: PinName) -> PinReport | None:
+    return next((each for each in manager.pins.report() if each.pin.name is name), None)
+
+
+def _agree_to_forget(found: PinReport | None, place: CardPlace, *, yes: bool) -> None:
+    """Who forgets a refusal knows the right PIN; who forgets a change has to know which of two it is."""
+    if found is None or found.record is None or not leaves_two_pins(found.record):
+        return
+    need_somebody(yes=yes, look="see pin status first")
+    ask(f"The {place}: its PIN {found.pin.name.value}: {remembered(found.record)} Forget that?", yes=yes)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from demail_hw.keys.card_session import CardSession
 from demail_hw.pin_sources import PromptPinSource, need_terminal, parse_pin_source
 from demail_hw.secrets import PinSource
 
-__all__ = ["CardPlace", "current_pin", "given_source", "wanted_pin"]
+__all__ = ["CardPlace", "current_pin", "given_source", "typed_pin", "wanted_pin"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,6 +56,11 @@ def current_pin(given: PinSource | None, place: CardPlace, name: str, left: int 
         return given
     if left == 1:
         ask(f"The {place}: its {name} has its last try left: a wrong one blocks it. Go on?", yes=False)
+    return typed_pin(place, name, left)
+
+
+def typed_pin(place: CardPlace, name: str, left: int | None) -> PinSource:
+    """A PIN that a person types, who is told for which card, and how many tries are left."""
     tries = "" if left is None else f" ({left} {'try' if left == 1 else 'tries'} left)"
     return PromptPinSource(f"{_heading(place)}{name}{tries}: ")
 

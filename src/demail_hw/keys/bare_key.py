@@ -45,5 +45,5 @@ def bare_private_key(
             f"Nothing on the card tells the public half of the {key.label}: there is no EF.PK and no certificate.",
             remedy="Import the first certificate that its issuer made for it.",
         )
-    guard = PinGuard(source, serial=session.serial, ledger=ledger, kept=kept, attended=attended)
+    guard = PinGuard(source, serial=session.serial, ledger=ledger, kept=kept, attended=attended, uri=session.uri)
     return card_private_key(key, public_key, CardKey(session, guard, key, pin))

@@ -49,11 +49,14 @@ class CardKey:
         return self._perform(self._card.compute_digital_signature, data)
 
     def raw_rsa(self, block: bytes) -> bytes:
-        """PSO DECIPHER."""
+        """PSO DECIPHER, for a signature."""
+        self._look_at_validity()
+        return self.decipher(block)
+
+    def decipher(self, block: bytes) -> bytes:
+        """PSO DECIPHER. Old messages are decrypted long after the certificate expired, so that is not looked at."""
         if len(block) > self._longest_block:
             raise self._too_long(block)
-        if not self.decrypts:  # old messages are decrypted long after the certificate expired
-            self._look_at_validity()
         return self._perform(self._card.decipher, block)
 
     def _look_at_validity(self) -> None:

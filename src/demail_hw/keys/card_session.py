@@ -29,17 +29,26 @@ class CardSession:
     Whenever the connection's epoch has changed, and after every failure, ATR and ICCSN are read again before anything
     else is done: what is in the reader may be another card by then, and must not get the PIN of the first.
 
+    ``uri``: its address, for the commands that remedies name.
+
     ``tracer``: what sees reader, ATR and every exchange, masked; beside the logger ``demail_hw.apdu``, if that takes
     DEBUG.
 
     A context manager; closing it powers the card off and lets the reader go.
     """
 
-    __slots__ = ("_atr", "_epoch", "_resources", "card", "connection", "reader", "serial", "timeouts")
+    __slots__ = ("_atr", "_epoch", "_resources", "card", "connection", "reader", "serial", "timeouts", "uri")
 
     def __init__(
-        self, reader: Reader, connection: CardConnection, *, timeouts: Timeouts, tracer: Tracer | None = None
+        self,
+        reader: Reader,
+        connection: CardConnection,
+        *,
+        timeouts: Timeouts,
+        tracer: Tracer | None = None,
+        uri: str = "URI",
     ) -> None:
+        self.uri = uri
         self.reader = reader
         self.connection = connection
         self.timeouts = timeouts
@@ -74,7 +83,7 @@ class CardSession:
             share = ShareMode(parsed.share or ShareMode.EXCLUSIVE.value)
             connection = reader.connect(share, deadline=time.monotonic() + times.command)
             resources.callback(connection.close)
-            session = cls(reader, connection, timeouts=times, tracer=tracer)
+            session = cls(reader, connection, timeouts=times, tracer=tracer, uri=str(parsed))
             _check_card(session.serial, parsed.card)
             session._resources = resources.pop_all()
         return session

@@ -12,7 +12,7 @@ from demail_hw.secrets import PinPermit
 from demail_hw.tcos.card import PinState, PinStatus
 from demail_hw.tcos.layout import PinSlot
 
-__all__ = ["PinAttempt", "end_unknown", "moment", "nothing_was_lost"]
+__all__ = ["PinAttempt", "end_unknown", "moment", "nothing_was_lost", "unsettled"]
 
 _LOG = logging.getLogger(__name__)
 _COMPARING: Final = frozenset({PinOperation.VERIFY, PinOperation.UNBLOCK_ANOTHER})
@@ -78,7 +78,7 @@ class PinAttempt:
                 self._operation(pin),
                 now,
                 status.retries_left,
-                None if settled else _unsettled(self._before[pin]),
+                None if settled else unsettled(self._before[pin]),
             )
             for pin, status in pins.items()
         }
@@ -115,8 +115,9 @@ def _left_after(error: HardwareError, before: PinStatus) -> PinStatus:
     return PinStatus(PinState.BLOCKED, 0) if isinstance(error, PinBlocked) else before
 
 
-def _unsettled(before: PinRecord | None) -> PinRecord | None:
-    """The change or unblocking without an end that came before, so that the next note does not cover it up."""
+def unsettled(before: PinRecord | None) -> PinRecord | None:
+    """The change or unblocking without an end that a note tells of, or that it came after. The next note keeps it.
+    Of two the later one: as long as either is kept, nothing goes unattended."""
     if before is None:
         return None
     if before.state is PinRecordState.PENDING and before.operation in _SETTING:

@@ -3,12 +3,19 @@
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Final
 
-from demail_hw.errors import HardwareError, PinBlocked, PinNotInitialized, PinRefused, PinRequired
+from demail_hw.errors import (
+    HardwareError,
+    Outcome,
+    PinBlocked,
+    PinIncorrect,
+    PinNotInitialized,
+    PinRefused,
+    PinRequired,
+)
 from demail_hw.interfaces import Deadline, PinLedger, PinOperation, PinPage, PinRecord, PinRecordState
-from demail_hw.keys.pin_attempts import PinAttempt, end_unknown, moment, nothing_was_lost
-from demail_hw.keys.pin_remedies import PinRemedies
+from demail_hw.keys.pin_attempts import PinAttempt, end_unknown, moment, nothing_was_lost, unsettled
+from demail_hw.keys.pin_remedies import KEPT_TRIES, PinRemedies
 from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit, PinSource
 from demail_hw.tcos.card import PinState, PinStatus, TcosCard
 from demail_hw.tcos.layout import PinSlot
@@ -17,9 +24,6 @@ __all__ = ["KEPT_TRIES", "PinGuard", "check_form", "puk_of"]
 
 _LOG = logging.getLogger(__name__)
 
-KEPT_TRIES: Final = 2
-"""How many tries are left to people: no PIN is sent unless the card has more."""
-
 
 class PinGuard:
     """Guards the PINs of one card.
@@ -27,6 +31,7 @@ class PinGuard:
     ``serial``: its ICCSN. ``ledger``: what is written down before each command with a PIN, and how it ended; so a
     refusal counts in every process, until a person clears it. ``kept``: tries that are not spent. ``attended``: a
     person types the PIN, who may go on where the ledger stops a service; the counter is kept all the same.
+    ``uri``: the card's address, for the commands that remedies name.
 
     To open a key has two steps, so that nobody holds the card while a person types: :meth:`is_open` and :meth:`open`
     are each called inside a transaction, and :meth:`ask` between them, outside. The counter is read in both.
@@ -45,13 +50,14 @@ class PinGuard:
         ledger: PinLedger,
         kept: int = KEPT_TRIES,
         attended: bool = False,
+        uri: str = "URI",
     ) -> None:
         self._source = source
         self._serial = serial
         self._ledger = ledger
         self._kept = kept
         self._attended = attended
-        self._remedies = PinRemedies(ledger.state_dir)
+        self._remedies = PinRemedies(ledger.state_dir, uri, attended)
         self._accepted: set[PinSlot] = set()
 
     def is_open(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> bool:
@@ -77,7 +83,8 @@ class PinGuard:
         return self._admit_null_pin(card, pin, self._ledger.records(self._serial), deadline=deadline)
 
     def check_ledger(self, *, deadline: Deadline) -> None:
-        """:class:`~demail_hw.errors.PinRefused` if nothing could be noted now. Nothing is, but its folder is made."""
+        """:class:`~demail_hw.errors.PinRefused` if nothing could be noted now. No note changes, but the page is
+        written anew, and its folder made."""
         with self._ledger.page(self._serial, deadline=deadline) as page:
             page.write({})
 
@@ -119,8 +126,12 @@ class PinGuard:
         check_form(secret, pin)
         self._accepted.discard(pin)
         permit = PinPermit(_GUARD_KEY, PinOperation.VERIFY, pin.reference, (secret,))
-        with self._written_ahead(page, permit, {pin: status}, asked=pin):
-            card.verify(pin, permit, deadline=deadline)
+        try:
+            with self._written_ahead(page, permit, {pin: status}, asked=pin):
+                card.verify(pin, permit, deadline=deadline)
+        except PinBlocked as error:
+            error.remedy = self._way_to_unblock(card, pin, deadline=deadline)
+            raise
         self._accepted.add(pin)
 
     def change(self, card: TcosCard, pin: PinSlot, old: Pin, new: Pin, *, deadline: Deadline) -> None:
@@ -139,7 +150,7 @@ class PinGuard:
             self._verify(card, pin, old, page, status, deadline=deadline)
             self._accepted.discard(pin)
             permit = PinPermit(_GUARD_KEY, PinOperation.CHANGE, pin.reference, (old, new))
-            with self._written_ahead(page, permit, {pin: status}, asked=pin):
+            with self._written_ahead(page, permit, {pin: _restored(status)}, asked=pin):
                 card.change(pin, permit, deadline=deadline)
 
     def unblock(self, card: TcosCard, pin: PinSlot, puk: Pin, new: Pin, *, deadline: Deadline) -> None:
@@ -156,7 +167,8 @@ class PinGuard:
             self._verify(card, keeper, puk, page, statuses[keeper], deadline=deadline)
             self._accepted -= {pin, keeper}
             permit = PinPermit(_GUARD_KEY, PinOperation.UNBLOCK, pin.reference, (puk, new))
-            with self._written_ahead(page, permit, statuses, asked=keeper):
+            after = {**statuses, keeper: _restored(statuses[keeper])}
+            with self._written_ahead(page, permit, after, asked=keeper):
                 card.unblock(pin, keeper, permit, deadline=deadline)
 
     def initialize(self, card: TcosCard, pin: PinSlot, new: Pin, *, deadline: Deadline) -> None:
@@ -210,10 +222,11 @@ class PinGuard:
         self, error: HardwareError, permit: PinPermit, refusal: PinRecord | None, asked: PinSlot, way: str
     ) -> None:
         """What to do next, where the error does not know."""
-        if refusal is None and permit.operation is not PinOperation.VERIFY:
-            error.remedy = way
-        elif refusal is not None and refusal.unsettled is not None:
-            error.remedy = self._remedies.after_refusal(asked, refusal, kept=KEPT_TRIES)
+        if refusal is None:
+            if permit.operation is not PinOperation.VERIFY or error.outcome is Outcome.UNKNOWN:
+                error.remedy = way
+        elif refusal.unsettled is not None or isinstance(error, PinIncorrect):
+            error.remedy = self._remedies.after_refusal(asked, refusal, refusal.retries_left)
 
     def _need_source(self, pin: PinSlot) -> PinSource:
         if self._source is None:
@@ -230,26 +243,31 @@ class PinGuard:
         record = records.get(pin.name.value)
         status = card.pin_status(pin, deadline=deadline)
         if status.state is not PinState.BLOCKED:  # that comes before whatever made it so
-            self._stop_after_refusal(pin, record)
-        self._check_status(pin, status, record)
+            self._stop_after_refusal(pin, record, status)
+        try:
+            self._check_status(pin, status, record)
+        except PinBlocked as error:
+            error.remedy = self._way_to_unblock(card, pin, deadline=deadline)
+            raise
         if record is not None and not nothing_was_lost(record, status.retries_left):
-            self._stop_without_end(pin, record)
+            self._stop_without_end(pin, record, status)
         return status
 
     def _admit_unblocking(
         self, card: TcosCard, pin: PinSlot, records: Mapping[str, PinRecord], *, deadline: Deadline
     ) -> Mapping[PinSlot, PinStatus]:
         """How the PIN and the one that unblocks it are; raise if that may not be sent, or to no avail."""
-        keeper, record = puk_of(card, pin), records.get(pin.name.value)
+        keeper, doubt = puk_of(card, pin), unsettled(records.get(pin.name.value))
         target = card.pin_status(pin, deadline=deadline)
         if target.state in {PinState.ABSENT, PinState.NULL_PIN}:
             self._check_status(pin, target, None)
-        if record is not None and record.operation is PinOperation.UNBLOCK:
-            self._stop_without_end(pin, record)
+        if doubt is not None:  # whatever a person tried since: which PIN counts is his to find out
+            self._stop_without_end(pin, doubt, target)
         try:
             return {pin: target, keeper: self._admit(card, keeper, records, deadline=deadline)}
         except PinBlocked as error:
-            error.remedy = f"Without it nothing unblocks the PIN {pin.name.value}: ask the card's issuer."
+            statuses = {**self._those_that_unblock(card, pin, deadline=deadline), pin: target}
+            error.remedy = self._remedies.puk_blocked(pin, keeper, statuses)
             raise
 
     def _admit_null_pin(
@@ -257,8 +275,13 @@ class PinGuard:
     ) -> PinStatus:
         # It has tries too, and no card tells how many: an attempt that the card refused is the only one. One without
         # an end is none, if the PIN still was never set.
-        self._stop_after_refusal(pin, records.get(pin.name.value))
         status = card.pin_status(pin, deadline=deadline)
+        if status.state is PinState.BLOCKED:
+            raise PinRefused(
+                f"The PIN {pin.name.value} is not the NullPIN but blocked; nothing was sent.",
+                remedy=self._way_to_unblock(card, pin, deadline=deadline),
+            )
+        self._stop_after_refusal(pin, records.get(pin.name.value), status)
         if status.state is not PinState.NULL_PIN:
             raise PinRefused(
                 f"The PIN {pin.name.value} is not the NullPIN; nothing was sent.",
@@ -266,21 +289,33 @@ class PinGuard:
             )
         return status
 
-    def _stop_after_refusal(self, pin: PinSlot, record: PinRecord | None) -> None:
+    def _way_to_unblock(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> str:
+        return self._remedies.unblocking(pin, self._those_that_unblock(card, pin, deadline=deadline))
+
+    def _those_that_unblock(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> Mapping[PinSlot, PinStatus]:
+        """How the PIN that unblocks this one is, and the one that unblocks that, as far as the card tells."""
+        statuses: dict[PinSlot, PinStatus] = {}
+        with contextlib.suppress(HardwareError):  # it is for a remedy, and there is an error already
+            while pin.unblocked_by is not None and (puk := card.profile.pin(pin.unblocked_by)) not in statuses:
+                statuses[puk] = card.pin_status(puk, deadline=deadline)
+                pin = puk
+        return statuses
+
+    def _stop_after_refusal(self, pin: PinSlot, record: PinRecord | None, status: PinStatus) -> None:
         if record is None or record.state is not PinRecordState.REFUSED or self._attended:
             return
         raise PinRefused(
             f"The card refused the PIN {pin.name.value} at {moment(record)}; it is not sent again until a person "
             "says so.",
-            remedy=self._remedies.after_refusal(pin, record, kept=KEPT_TRIES),
+            remedy=self._remedies.after_refusal(pin, record, status.retries_left),
         )
 
-    def _stop_without_end(self, pin: PinSlot, record: PinRecord) -> None:
+    def _stop_without_end(self, pin: PinSlot, record: PinRecord, status: PinStatus) -> None:
         if record.state is not PinRecordState.PENDING or self._attended:
             return
         raise PinRefused(
             f"{end_unknown(record, f'the PIN {pin.name.value}')}; nothing is sent until a person says so.",
-            remedy=self._remedies.way_back(pin, record),
+            remedy=self._remedies.way_back(pin, record, status),
         )
 
     def _check_status(self, pin: PinSlot, status: PinStatus, record: PinRecord | None) -> None:
@@ -293,12 +328,12 @@ class PinGuard:
         match status.state:
             case PinState.READY | PinState.VERIFIED | PinState.UNREADABLE if left is not None and left <= self._kept:
                 raise PinRefused(
-                    f"The PIN {name} has {_tries(left)} left, and {self._kept} are kept for people; nothing was "
-                    "sent.",
+                    f"The PIN {name} has {_tries(left)} left, and {self._kept} {'is' if self._kept == 1 else 'are'} "
+                    "kept for people; nothing was sent.",
                     remedy=self._remedies.spend_a_try(pin, left),
                 )
             case PinState.BLOCKED:
-                raise PinBlocked(f"The PIN {name} is blocked.", remedy=self._remedies.unblocking(pin))
+                raise PinBlocked(f"The PIN {name} is blocked.")
             case PinState.NULL_PIN:
                 raise PinNotInitialized(
                     f"The PIN {name} still is the card's NullPIN.", remedy=self._remedies.first_pin(pin)
@@ -314,6 +349,13 @@ def _known_tries(status: PinStatus, record: PinRecord | None) -> int | None:
     if status.retries_left is not None or record is None or record.state is not PinRecordState.REFUSED:
         return status.retries_left
     return record.retries_left
+
+
+def _restored(status: PinStatus) -> PinStatus:
+    """After a VERIFY that the card accepted. One of the last tries is restored, to how many no card tells: the
+    counter from before would prove that none was lost where one was."""
+    is_spent = status.retries_left is not None and status.retries_left <= KEPT_TRIES
+    return PinStatus(status.state) if is_spent else status
 
 
 def _tries(count: int) -> str:

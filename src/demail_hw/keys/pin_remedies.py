@@ -2,34 +2,45 @@
 
 import dataclasses
 import shlex
-from typing import assert_never
+from collections.abc import Mapping
+from typing import Final, assert_never
 
 from demail_hw.interfaces import PinOperation, PinRecord
+from demail_hw.tcos.card import PinState, PinStatus
 from demail_hw.tcos.layout import PinName, PinSlot
 
-__all__ = ["PinRemedies"]
+__all__ = ["KEPT_TRIES", "PinRemedies"]
+
+KEPT_TRIES: Final = 2
+"""How many tries are left to people: no PIN is sent unless the card has more."""
+
+_WITHOUT_TRIES: Final = frozenset({PinState.BLOCKED, PinState.ABSENT})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PinRemedies:
-    """``state_dir``: the ledger's folder, where the command line would take another one."""
+    """``state_dir``: the ledger's folder, where the command line would take another one. ``uri``: the card's address,
+    where it is known. ``attended``: a person types the PIN, so that there is no source to correct."""
 
     state_dir: str | None = None
+    uri: str = "URI"
+    attended: bool = False
 
-    def after_refusal(self, pin: PinSlot, record: PinRecord, *, kept: int) -> str:
-        """After the card said no. ``kept``: tries that are not spent unless it is said."""
+    def after_refusal(self, pin: PinSlot, record: PinRecord, left: int | None) -> str:
+        """After the card said no. ``left``: the tries that it has now; None where the card hides them, then those
+        that it named when it said no."""
         if record.operation is PinOperation.INITIALIZE:
             initialize = self._command("initialize", pin)
             return f"See why the card did not take it, then once more at the terminal: {initialize}."
-        left = record.retries_left
-        is_kept = left is not None and 0 < left <= kept
-        verify = self._command("verify", pin, f" --keep {left - 1}" if left is not None and is_kept else "")
+        known = record.retries_left if left is None else left
+        verify = self._verify(pin, known)
         if record.unsettled is not None:
             return self._either_counts(pin, record.unsettled, verify)
-        if is_kept:
-            return (
-                f"Correct the PIN at its source, and verify it at the terminal, which restores its tries: {verify}."
-            )
+        if known is not None and known <= KEPT_TRIES:
+            begin = "Verify the right one" if self.attended else "Correct the PIN at its source, and verify it"
+            return f"{begin} at the terminal, which restores its tries: {verify}.{_last_one(pin, known)}"
+        if self.attended:
+            return f"Verify the right one at the terminal: {verify}."
         clear = self._command("clear", pin)
         return f"Correct the PIN at its source, then {clear}; or verify it at the terminal: {verify}."
 
@@ -45,18 +56,24 @@ class PinRemedies:
             f"({self._command('unblock', pin)}); if it was another one, verify the new one at the terminal: {verify}."
         )
 
-    def way_back(self, pin: PinSlot, record: PinRecord) -> str:
-        """After a command whose end nobody noted; ``record`` is the note before it."""
-        verify = self._command("verify", pin)
+    def way_back(self, pin: PinSlot, record: PinRecord, seen: PinStatus | None = None) -> str:
+        """After a command whose end nobody noted; ``record`` is the note before it. ``seen``: how the PIN is now, or
+        nothing where nobody looked since."""
+        verify = self._verify(pin, None if seen is None else seen.retries_left)
         match record.operation:
             case PinOperation.VERIFY | PinOperation.UNBLOCK_ANOTHER:
-                return self.way_back(pin, record.unsettled) if record.unsettled else self.look_and_verify(pin)
+                if record.unsettled is not None:
+                    return self.way_back(pin, record.unsettled, seen)
+                return self.look_and_verify(pin) if seen is None else self.verify_by_hand(pin, seen.retries_left)
             case PinOperation.CHANGE:
                 return (
                     f"Verify the new PIN at the terminal: {verify}; if the card refuses it, the old one counts still."
                 )
             case PinOperation.UNBLOCK:
                 return self._after_unblocking(pin, record, verify)
+            case PinOperation.INITIALIZE if seen is not None:
+                is_unset = seen.state is PinState.NULL_PIN
+                return self.first_pin(pin) if is_unset else self.new_one_counts(pin, seen.retries_left)
             case PinOperation.INITIALIZE:
                 return (
                     f"See whether it still is the NullPIN ({self._status}): if so initialize it again; if not, "
@@ -78,22 +95,23 @@ class PinRemedies:
         )
 
     def look_and_verify(self, pin: PinSlot) -> str:
-        """Where nobody knows what a PIN is worth."""
-        return (
-            f"See how many tries are left ({self._status}), then verify it at the terminal: "
-            f"{self._command('verify', pin)}."
-        )
+        """Where nobody knows what a PIN is worth, or how many tries are left: that decides what verifies it."""
+        return f"See how many tries the PIN {pin.name.value} has left, and how to verify it: {self._status}."
 
-    def unblocked(self, pin: PinSlot) -> str:
-        """Where it was blocked, and the end of its unblocking was not noted, and it has tries again."""
-        return f"So the new PIN counts: verify it at the terminal: {self._command('verify', pin)}."
+    def verify_by_hand(self, pin: PinSlot, left: int | None) -> str:
+        """The same, where somebody looked. ``left``: its tries; None where the card hides them."""
+        return f"Verify it at the terminal: {self._verify(pin, left)}."
+
+    def new_one_counts(self, pin: PinSlot, left: int | None) -> str:
+        """Where the end of its setting was not noted, and how the PIN is now proves that it was set."""
+        return f"So the new PIN counts: verify it at the terminal: {self._verify(pin, left)}."
 
     def spend_a_try(self, pin: PinSlot, left: int) -> str:
         """Where only tries are left that are kept for people."""
         if left <= 0:
             return self.unblocking(pin)
         verify = self._command("verify", pin, f" --keep {left - 1}")
-        return f"Verify it at the terminal, which restores them: {verify}."
+        return f"Verify it at the terminal, which restores them: {verify}.{_last_one(pin, left)}"
 
     def first_pin(self, pin: PinSlot) -> str:
         """Where it still is the NullPIN."""
@@ -104,15 +122,36 @@ class PinRemedies:
         name, initialize = puk.name.value, self._command("initialize", puk)
         return f"The PIN {name}, which unblocks it, was never set: set that first ({initialize})."
 
-    def unblocking(self, pin: PinSlot) -> str:
-        """Where it is blocked."""
+    def unblocking(self, pin: PinSlot, statuses: Mapping[PinSlot, PinStatus] | None = None) -> str:
+        """Where it is blocked. ``statuses``: of the PINs that unblock it and each other, as far as they are known."""
         if pin.unblocked_by is None:
             return "No PIN of this card unblocks it: ask the card's issuer."
+        known = statuses or {}
+        puk = _keeper(pin, known)
+        if puk is not None and known[puk].state is PinState.NULL_PIN:
+            return self.first_puk(puk)
+        if puk is not None and known[puk].state in _WITHOUT_TRIES:
+            return f"The PIN {puk.name.value}, which unblocks it, has no tries either: {self._before(puk, known)}"
         return f"Unblock it with the PIN {pin.unblocked_by.value}: {self._command('unblock', pin)}."
+
+    def _before(self, puk: PinSlot, statuses: Mapping[PinSlot, PinStatus]) -> str:
+        """Before a PIN without tries can unblock another one."""
+        if _can_be_unblocked(puk, statuses):
+            return f"see to that first: {self._command('unblock', puk)}."
+        return "ask the card's issuer."
+
+    def puk_blocked(self, pin: PinSlot, puk: PinSlot, statuses: Mapping[PinSlot, PinStatus]) -> str:
+        """Where the PIN that was to unblock this one is blocked. ``statuses``: as for :meth:`unblocking`, and of this
+        one."""
+        name = pin.name.value
+        before = self._before(puk, statuses)
+        if statuses[pin].state is not PinState.BLOCKED:
+            return f"The PIN {name} is not blocked. If the PIN {puk.name.value} is to have tries, {before}"
+        return f"Without it nothing unblocks the PIN {name}: {before}"
 
     @property
     def _status(self) -> str:
-        return f"{self._program} pin status URI"
+        return f"{self._program} pin status {shlex.quote(self.uri)}"
 
     @property
     def _program(self) -> str:
@@ -120,4 +159,34 @@ class PinRemedies:
 
     def _command(self, name: str, pin: PinSlot, options: str = "") -> str:
         which = "" if pin.name is PinName.GLOBAL else f" --which {pin.name.value}"
-        return f"{self._program} pin {name} URI{which}{options}"
+        return f"{self._program} pin {name} {shlex.quote(self.uri)}{which}{options}"
+
+    def _verify(self, pin: PinSlot, left: int | None) -> str:
+        """The command that is let through with so many tries."""
+        is_kept = left is not None and 0 < left <= KEPT_TRIES
+        return self._command("verify", pin, f" --keep {left - 1}" if left is not None and is_kept else "")
+
+
+def _last_one(pin: PinSlot, left: int) -> str:
+    """What comes of a wrong one."""
+    if left != 1:
+        return ""
+    if pin.unblocked_by is None:
+        return " Another wrong one blocks it, and no PIN of this card unblocks it."
+    return f" Another wrong one blocks it, and then only the PIN {pin.unblocked_by.value} unblocks it."
+
+
+def _keeper(pin: PinSlot, statuses: Mapping[PinSlot, PinStatus]) -> PinSlot | None:
+    """The PIN that unblocks this one, where it is known how that is."""
+    return next((each for each in statuses if each.name is pin.unblocked_by), None)
+
+
+def _can_be_unblocked(pin: PinSlot, statuses: Mapping[PinSlot, PinStatus]) -> bool:
+    """Is there one with tries among those that unblock it, or that unblock these? Two may unblock each other."""
+    passed: set[PinSlot] = set()
+    while (puk := _keeper(pin, statuses)) is not None and puk not in passed:
+        if statuses[puk].state not in _WITHOUT_TRIES:
+            return True
+        passed.add(puk)
+        pin = puk
+    return False

@@ -95,7 +95,7 @@ class TcosKeyProvider:
         pin = pin_of(card.profile, which)
         self._which = which
         self._keys = card.profile.keys_opened_by(pin)
-        guard = PinGuard(source, serial=session.serial, ledger=ledger)
+        guard = PinGuard(source, serial=session.serial, ledger=ledger, uri=session.uri)
         with session.transaction() as deadline:
             issuers = read_issuers(card, deadline=deadline)
         self._found: dict[KeyRole, Identity | KeyProviderError] = {}

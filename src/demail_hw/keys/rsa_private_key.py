@@ -30,7 +30,11 @@ class RsaOperations(CardOperations, Protocol):
         ...
 
     def raw_rsa(self, block: bytes) -> bytes:
-        """The raw private operation on a block of the modulus' length."""
+        """The raw private operation on a block of the modulus' length, for a signature."""
+        ...
+
+    def decipher(self, block: bytes) -> bytes:
+        """The same, to decrypt."""
         ...
 
 
@@ -123,7 +127,7 @@ class CardRsaPrivateKey(CardBound, rsa.RSAPrivateKey):
             raise ValueError("Ciphertext length must be equal to key size.")
         if int.from_bytes(ciphertext, "big") >= self._public_key.public_numbers().n:
             raise ValueError("The ciphertext is not smaller than the key's modulus.")
-        block = self._operations.raw_rsa(bytes(ciphertext))
+        block = self._operations.decipher(bytes(ciphertext))
         if len(block) != self._length:
             self._operations.suspect()
             raise ProtocolViolation(

@@ -5,6 +5,7 @@ import datetime
 import errno
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -48,11 +49,14 @@ class FilePinLedger:
     flock(2).
 
     ``found``: the command line finds the folder itself, so that no remedy has to name it (``state_dir``).
+    ``uri``: the card's address, for the command that a remedy names.
     """
 
-    def __init__(self, directory: Path, *, found: bool = False) -> None:
+    def __init__(self, directory: Path, *, found: bool = False, uri: str = "URI") -> None:
         self._folder = directory / _FOLDER
         self.state_dir: Final = None if found else str(directory)
+        folder = "" if found else f" --state-dir {shlex.quote(str(directory))}"
+        self._look = f"demail-hw{folder} pin status {shlex.quote(uri)}"
 
     def records(self, card: str) -> Mapping[str, PinRecord]:
         """What is known of a card's PINs, by their names; nothing is locked."""
@@ -61,7 +65,7 @@ class FilePinLedger:
         with _refusing(self._folder):
             try:
                 with opened_folder(self._folder) as folder:
-                    return _read(folder, path)
+                    return _read(folder, path, self._look)
             except FileNotFoundError:
                 return {}
 
@@ -78,7 +82,7 @@ class FilePinLedger:
                 make_folder(self._folder)
                 folder = stack.enter_context(opened_folder(self._folder))
                 lock = stack.enter_context(locked(folder, path.with_suffix(".lock"), deadline, guards=path.name))
-                page = _FilePage(folder, path, lock)
+                page = _FilePage(folder, path, lock, look=self._look)
             yield page
 
     def _path(self, card: str) -> Path:
@@ -88,13 +92,13 @@ class FilePinLedger:
 
 
 class _FilePage:
-    """A :class:`~demail_hw.interfaces.PinPage` on disk."""
+    """A :class:`~demail_hw.interfaces.PinPage` on disk. ``look``: the command that looks at the card."""
 
-    def __init__(self, folder: int, path: Path, lock: Lock) -> None:
+    def __init__(self, folder: int, path: Path, lock: Lock, *, look: str) -> None:
         self._folder = folder
         self._path = path
         self._lock = lock
-        self._records = _read(folder, path)
+        self._records = _read(folder, path, look)
         self._process = os.getpid()
 
     @property
@@ -111,9 +115,12 @@ class _FilePage:
             )
         after = changed(self._records, records)
         with _refusing(self._path.parent):
-            if any(map(_is_pending, records.values())):
+            is_before = any(map(_is_pending, records.values()))
+            if is_before:
                 self._require_lock()
             _replace(self._folder, self._path, after)
+            if is_before:  # until the first page was there, a lock that was deleted let others in
+                self._require_lock()
         self._records = after
 
     def _require_lock(self) -> None:
@@ -140,7 +147,7 @@ def _refusing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _read(folder: int, path: Path) -> Mapping[str, PinRecord]:
+def _read(folder: int, path: Path, look: str) -> Mapping[str, PinRecord]:
     try:
         # A pipe without a writer would be waited for; a regular file knows no waiting.
         descriptor = open_file(folder, path.name, os.O_RDONLY | os.O_NONBLOCK)
@@ -153,7 +160,8 @@ def _read(folder: int, path: Path) -> Mapping[str, PinRecord]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise PinRefused(
             f"The PIN ledger {path} is broken; no PIN is sent without it.",
-            remedy="See how many tries the card has left (demail-hw pin status), then delete that file.",
+            remedy=f"See how many tries the card has left ({look}), then delete that file: a refusal that was noted "
+            "in it is forgotten then.",
         ) from error
 
 

@@ -42,17 +42,17 @@ def state_directory(environment: Mapping[str, str] | None = None) -> Path:
     return Path(home) / ".local" / "state" / _APPLICATION
 
 
-def ledger_for(address: Address, *, directory: Path | None = None, by_hand: bool = False) -> PinLedger:
+def ledger_for(address: Address, *, directory: Path | None = None) -> PinLedger:
     """The ledger of the card that an address means: files in ``directory`` or :func:`state_directory`, but in memory
     if the card ends with this process.
 
-    ``by_hand``: whoever reads the remedies types them with the environment of this process, as a user of the command
-    line does. Who looks after a service has another one, and is told the folder that ``$STATE_DIRECTORY`` names.
+    Whoever reads a remedy may type it in another environment than this process has: he is told the folder that
+    ``$STATE_DIRECTORY`` names, or another ledger would be looked at, and cleared.
 
     Errors: as for :func:`state_directory`.
     """
     if reader_driver(address.scheme).in_process:
         return MemoryPinLedger()
     if directory is not None:
-        return FilePinLedger(directory)
-    return FilePinLedger(state_directory(), found=by_hand or not os.environ.get(STATE_VARIABLE))
+        return FilePinLedger(directory, uri=str(address))
+    return FilePinLedger(state_directory(), found=not os.environ.get(STATE_VARIABLE), uri=str(address))

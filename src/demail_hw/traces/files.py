@@ -59,7 +59,9 @@ class FileTracer:
             self._stream: TextIO | None = create(self._path)
         except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
             raise ConfigurationError(
-                f"The trace {self._path} cannot be written: {_reason(error)}.", file=str(self._path)
+                f"The trace {self._path} cannot be written: {_reason(error)}.",
+                file=str(self._path),
+                remedy="Name a file in a folder that is there and that this user may write to.",
             ) from error
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._write(heading(_version(), now))
@@ -140,14 +142,23 @@ def read_trace(path: str | Path) -> Trace:
         with Path(path).open("rb") as stream:
             content = stream.read(MAX_TRACE_FILE + 1)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        raise ConfigurationError(f"The trace {path} cannot be read: {_reason(error)}.", file=str(path)) from error
+        raise ConfigurationError(
+            f"The trace {path} cannot be read: {_reason(error)}.",
+            file=str(path),
+            remedy="Name a file that --trace wrote, and that this user may read.",
+        ) from error
     if len(content) > MAX_TRACE_FILE:
         raise ConfigurationError(f"The trace {path} is longer than {MAX_TRACE_FILE >> 20} MiB.", file=str(path))
     try:
         # Comments are anybody's, in any encoding; the rest is ASCII.
         return Trace.parse(content.decode("utf-8-sig", errors="replace"))
     except BadTrace as error:
-        raise ConfigurationError(f"{path}: {error.message}", file=str(path), line=error.line) from error
+        raise ConfigurationError(
+            f"{path}: {error.message}",
+            file=str(path),
+            line=error.line,
+            remedy="Name a file that --trace wrote; what was changed in it must keep the form of its lines.",
+        ) from error
 
 
 def _reason(error: Exception) -> str:

@@ -27,7 +27,8 @@ from demail_hw.errors import (
     ReaderBusy,
 )
 from demail_hw.interfaces import Buffers, CardLimits, CardLock, Deadline, ReaderInfo, ShareMode, Timeouts
-from demail_hw.iso7816.trace import EXTENDED_LIMITS, MASKED, Trace, TraceEntry, mask
+from demail_hw.iso7816.limits import EXTENDED_LIMITS
+from demail_hw.iso7816.trace import MASKED, Trace, TraceEntry, mask
 from demail_hw.lost_connection import CLOSED
 from demail_hw.traces.files import read_trace
 from demail_hw.transaction_lock import TransactionLock

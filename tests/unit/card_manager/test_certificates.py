@@ -15,6 +15,7 @@ from demail_hw.errors import (
     KeyNotFound,
     Outcome,
     PinIncorrect,
+    PinNotInitialized,
     PinRefused,
     SecurityStatus,
 )
@@ -180,6 +181,9 @@ PLACES = [
     ("netkey3", "4331", NKS, "nks-80"),
     ("netkey3", "43B2", NKS, "nks-81"),
     ("netkey3", "4371", NKS, "nks-82"),
+    ("netkey3-fresh", "4332", NKS, "nks-80"),
+    ("netkey3-fresh", "43B1", NKS, "nks-81"),
+    ("netkey3-fresh", "4372", NKS, "nks-82"),
     ("netkey2", "4332", 0xDF01, "netkey2-nks-80"),
     ("netkey2", "43B1", 0xDF01, "netkey2-nks-81"),
     ("netkey2", "4372", 0xDF01, "netkey2-nks-82"),
@@ -193,12 +197,25 @@ PLACES = [
 ]
 
 
+def in_use(personality: str) -> SimulatedTcosCard:
+    """A card whose owner has set the PINs that were delivered as NullPINs."""
+    card = open_card(personality)
+    for pin in card.file_system.root.pins.values():
+        if not pin.initialized:
+            pin.change(PIN)
+    return card
+
+
+def test_there_is_a_place_on_every_card() -> None:
+    assert {personality for personality, *_ in PLACES} == set(PERSONALITIES) - {"telesec"}  # netkey3 by another name
+
+
 @pytest.mark.parametrize("form", StorageForm)
 @pytest.mark.parametrize(("personality", "name", "directory", "key"), PLACES)
 def test_a_certificate_goes_in_and_out(
     personality: str, name: str, directory: int, key: str, form: StorageForm
 ) -> None:
-    card = open_card(personality)
+    card = in_use(personality)
     certificate = issue(public_key(key))
     identifier = int(name.rpartition("/")[2], 16)
     with managing(card) as certificates:
@@ -214,6 +231,14 @@ def test_a_certificate_goes_in_and_out(
     erase(card, name)
     assert set(ef(card, identifier, directory).content) == {0xFF}
     assert card.instructions[UPDATE] == len(plan.writes) * 2 - 1
+
+
+def test_a_card_as_it_is_delivered_takes_none_before_its_pin_was_set() -> None:
+    card = open_card("netkey3-fresh")
+    with pytest.raises(PinNotInitialized) as caught:
+        write(card)
+    assert "pin initialize" in caught.value.remedy
+    assert (card.instructions[UPDATE], card.instructions[VERIFY]) == (0, 1)  # the one that asks how it is
 
 
 def test_the_form_is_that_of_the_other_certificates() -> None:
@@ -381,6 +406,26 @@ def test_dates_are_a_warning() -> None:
         ]
     assert ["expired" in "".join(plan.warnings) for plan in plans] == [True, False, False]
     assert ["not valid before" in "".join(plan.warnings) for plan in plans] == [False, True, False]
+
+
+@pytest.mark.parametrize(("last_day", "warned"), [(-1, True), (1, False)])
+def test_a_renewal_behind_an_expired_certificate_is_a_warning(last_day: int, warned: bool) -> None:
+    card = netkey3()
+    put(card, issue(public_key(), first_day=-2, last_day=last_day).public_bytes(Encoding.DER), 0x4331)
+    with managing(card) as certificates:
+        plan = certificates.plan_import(issue(public_key(), first_day=-1, last_day=9), certificates.file("4332"))
+    told = "".join(plan.warnings)
+    assert ("goes on with expired" in told) is warned
+    assert ("certs erase URI --file NKS/4331" in told) is warned
+
+
+def test_a_plan_knows_whose_certificate_goes() -> None:
+    card = netkey3()
+    put(card, issue(public_key("nks-81")).public_bytes(Encoding.DER), 0x43B2)
+    with managing(card) as certificates:
+        key = certificates.plan_erase(certificates.file("43B2")).before.key
+    assert key is not None
+    assert key.role is KeyRole.ENCRYPTION
 
 
 def test_where_nothing_tells_the_key_it_has_to_be_said() -> None:

@@ -8,7 +8,8 @@ from cryptography.x509.oid import NameOID
 
 from certificate_bench import put
 from demail_hw.card_manager import open_manager
-from demail_hw.card_manager.requests import alternative_names, parse_subject, request_certificate
+from demail_hw.card_manager.general_names import alternative_names
+from demail_hw.card_manager.requests import parse_subject, request_certificate
 from demail_hw.errors import KeyNotFound, PinIncorrect, PinRefused
 from demail_hw.identity import KeyRole
 from demail_hw.interfaces import Timeouts
@@ -120,9 +121,27 @@ def test_a_subject_in_the_order_of_rfc_4514() -> None:
     assert name.get_attributes_for_oid(NameOID.EMAIL_ADDRESS)[0].value == "a@b"
 
 
-@pytest.mark.parametrize("text", ["", "Poststelle", "CN=", "XYZ=1", "C=Germany", "CN=a,,O=b", "/CN=a/O=b"])
+@pytest.mark.parametrize(
+    "text", ["", "Poststelle", "CN=", "CN=a\\", "XYZ=1", "C=Germany", "CN=a,,O=b", "CN=a,O=", "/CN=a/O=b"]
+)
 def test_what_is_no_subject(text: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
+        parse_subject(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("CN=a\\", r"^'CN=a\\\\': no such"),
+        ("CN=a\\,b,XYZ=1", "^'XYZ=1': "),
+        ("CN=a\\\\,XYZ=1", "^'XYZ=1': "),
+        (",CN=a", "is empty; "),
+        ("CN=a,", "is empty; "),
+        ("CN=a,,O=b", "is empty; "),
+    ],
+)
+def test_the_part_that_is_wrong_is_named(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
         parse_subject(text)
 
 

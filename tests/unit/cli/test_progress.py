@@ -2,11 +2,18 @@
 
 import io
 import sys
+import time
+from collections.abc import Sequence
 
+import click
 import pytest
 
+from certificate_bench import managing
 from demail_hw.cli import progress as module
-from demail_hw.cli.progress import progress
+from demail_hw.cli.card import card_command
+from demail_hw.cli.certs import certs_command
+from demail_hw.cli.progress import READING, counted, progress
+from demail_hw_simulators.card.personalities import PERSONALITIES, open_card
 
 
 class Terminal(io.StringIO):
@@ -37,3 +44,62 @@ def test_what_is_fast_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("stream", [io.StringIO(), None], ids=["a file", "closed"])
 def test_without_a_terminal_it_shows_nothing(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO | None) -> None:
     assert shown(monkeypatch, stream, patience=0.0) == ""
+
+
+HOUR = 3600.0
+
+
+def test_what_somebody_waited_before_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the card was opened, such as."""
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with progress("short", 2) as step:
+        step(1)
+    assert terminal.getvalue() == ""
+    with progress("long", 2, since=time.monotonic() - HOUR) as step:
+        step(1)
+    assert "long" in terminal.getvalue()
+    assert "50%" in terminal.getvalue()
+
+
+def test_an_item_is_done_when_the_next_one_is_asked_for() -> None:
+    done: list[int] = []
+    assert [(item, sum(done)) for item in counted("abc", done.append)] == [("a", 0), ("b", 1), ("c", 2)]
+    assert sum(done) == 3
+
+
+COMMANDS: Sequence[tuple[click.Group, Sequence[str]]] = [
+    (card_command, ["info", "sim:netkey3"]),
+    (certs_command, ["list", "sim:netkey3"]),
+]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, group: click.Group, words: Sequence[str], *, patience: float) -> str:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setattr(module, "_PATIENCE_SECONDS", patience)
+    group.main(list(words), standalone_mode=False)
+    return terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("group", "words"), COMMANDS, ids=lambda each: each.name if isinstance(each, click.Group) else None
+)
+def test_commands_that_read_the_whole_card(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], group: click.Group, words: Sequence[str]
+) -> None:
+    shown = run(monkeypatch, group, words, patience=0.0)
+    assert READING in shown
+    assert "100%" in shown
+    assert shown.endswith("\n")  # the result begins a line of its own
+    slow = capsys.readouterr().out
+    assert run(monkeypatch, group, words, patience=HOUR) == ""
+    assert capsys.readouterr().out == slow != ""
+
+
+@pytest.mark.parametrize("personality", PERSONALITIES)
+def test_listing_the_certificates_tells_of_every_key_and_file(personality: str) -> None:
+    """So the bar reaches its end, whatever the card does not have."""
+    done: list[int] = []
+    with managing(open_card(personality)) as certificates:
+        certificates.entries(done.append)
+        profile = certificates._profile
+    assert sum(done) == len(profile.keys) + len(profile.certificate_files)

@@ -661,6 +661,23 @@ def test_the_first_note_is_not_written_by_whose_lock_was_deleted(tmp_path: Path)
     assert read(tmp_path) == {"global": AFTER}
 
 
+def test_a_lock_that_is_deleted_while_the_first_note_is_written_lets_no_pin_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def delete_first(*arguments: Any, **folders: Any) -> None:
+        page_of(tmp_path).with_suffix(".lock").unlink()
+        replace(*arguments, **folders)
+
+    monkeypatch.setattr(os, "replace", delete_first)
+    with (
+        FilePinLedger(tmp_path).page(CARD, deadline=soon()) as page,
+        pytest.raises(PinRefused, match="deleted the lock"),
+    ):
+        page.write({"global": AFTER})
+
+
 def test_of_many_processes_one_at_a_time_has_a_page_whose_lock_was_deleted(tmp_path: Path) -> None:
     write(tmp_path, dataclasses.replace(BEFORE, retries_left=0))
     with Child(HOLD, str(tmp_path), CARD) as holder:

@@ -8,8 +8,9 @@ from demail_hw.errors import DeviceLost, Layer, ProtocolViolation
 from demail_hw.interfaces import Buffers, CardLimits, Deadline
 from demail_hw.iso7816.apdu import CommandApdu, ResponseApdu
 from demail_hw.iso7816.channel import Channel
+from demail_hw.iso7816.limits import EXTENDED_LIMITS
 from demail_hw.iso7816.processors import Send
-from demail_hw.iso7816.trace import EXTENDED_LIMITS, LoggingTracer, Recorder, TraceEntry
+from demail_hw.iso7816.trace import LoggingTracer, Recorder, TraceEntry
 
 DEADLINE = 99.0
 VERIFY = CommandApdu(0, 0x20, 0, 0x81, (b"123456",), name="VERIFY")

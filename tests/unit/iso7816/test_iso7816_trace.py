@@ -6,8 +6,8 @@ import pytest
 from demail_hw.errors import CardMute, Outcome, ProtocolViolation
 from demail_hw.interfaces import Buffers, CardLimits
 from demail_hw.iso7816.apdu import SECRET_INSTRUCTIONS
+from demail_hw.iso7816.limits import EXTENDED_LIMITS
 from demail_hw.iso7816.trace import (
-    EXTENDED_LIMITS,
     BadTrace,
     CardPowered,
     CommandSent,
@@ -291,7 +291,7 @@ def test_why_no_answer_came_is_told(error: BaseException, told: str) -> None:
     (entry,) = recorder.recorded().entries
     assert (entry.command, entry.response, entry.failure) == (MASKED_VERIFY, "", told)
     assert list(entry.lines()) == [f"> {MASKED_VERIFY}", f"# no answer: {told}"]
-    assert Trace.parse(entry.format()).entries[0].failure == told
+    assert Trace.parse(recorder.recorded().format()).entries[0].failure == told
 
 
 DECIPHERING = (

@@ -25,7 +25,7 @@ from demail_hw.errors import (
     ReaderBusy,
 )
 from demail_hw.interfaces import Buffer, Buffers, PinLedger, PinOperation, PinRecord, PinRecordState
-from demail_hw.keys.pin_guard import PinGuard
+from demail_hw.keys.pin_guard import KEPT_TRIES, PinGuard
 from demail_hw.keys.pin_remedies import PinRemedies
 from demail_hw.pin_ledger import FilePinLedger, MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
@@ -319,13 +319,15 @@ def test_an_attempt_without_an_answer_that_cost_a_try_is_not_repeated(bench: Ben
 
     bench.answer = count_and_fail
     ledger = MemoryPinLedger()
-    with pytest.raises(type(failure)):
-        bench.verify(guard(WRONG, ledger))
+    with pytest.raises(type(failure)) as lost:
+        bench.verify(guard(WRONG, ledger, uri="usbip://server/"))
+    asks_the_card = "demail-hw pin status usbip://server/." in lost.value.remedy
+    assert asks_the_card is (failure.outcome is Outcome.UNKNOWN)
     bench.answer = None
     for _ in range(2):
         with pytest.raises(PinRefused, match="not known") as caught:
             bench.verify(guard(WRONG, ledger, kept=0))
-    assert "pin status" in caught.value.remedy
+    assert "demail-hw pin verify URI --keep 1" in caught.value.remedy
     assert bench.verifies == 1
 
 
@@ -720,7 +722,9 @@ def test_no_answer_stops_everything_unattended_and_says_the_way_back(use: Use, c
             bench.verify(guard(pin, ledger, kept=0))
         if isinstance(stopped.value, PinRefused):
             assert f"attempt to {use.operation.value} the PIN global" in stopped.value.message
-            assert stopped.value.remedy == use.way_back
+            was_set = committed and use.operation is PinOperation.INITIALIZE
+            way = PinRemedies().new_one_counts(GLOBAL, 3) if was_set else use.way_back
+            assert stopped.value.remedy == way
     assert bench.sent == use.sent
     assert accepts(bench, NEW) is committed
 
@@ -738,6 +742,28 @@ def test_what_has_no_end_is_not_begun_again_unattended(name: str, committed: boo
         use.act(guard(None, ledger), bench)
     assert caught.value.remedy == use.way_back
     assert bench.sent == use.sent
+
+
+@pytest.mark.parametrize("name", ["change", "unblock"])
+@pytest.mark.parametrize("refused_since", [False, True])
+def test_after_no_end_no_unblocking_goes_unattended_whatever_was_refused_since(
+    name: str, refused_since: bool
+) -> None:
+    use, ledger = USES[name], MemoryPinLedger()
+    bench = Bench(open_card("netkey3"))
+    bench.other_answer = mute
+    with pytest.raises(DeadlineExceeded):
+        use.act(guard(None, ledger), bench)
+    bench.other_answer = None
+    with bench.connection.transaction(deadline=bench.deadline):
+        bench.connection.reset(deadline=bench.deadline)  # so that the PUK shows its counter, which stops nothing
+    if refused_since:
+        with Pin(WRONG) as wrong, bench.connection.transaction(deadline=bench.deadline), pytest.raises(PinIncorrect):
+            guard(None, ledger, attended=True).verify(bench.card, GLOBAL, wrong, deadline=bench.deadline)
+    bench.sent.clear()
+    with pytest.raises(PinRefused, match=r"the PIN global at .* not known"):
+        unblock(guard(None, ledger), bench)
+    assert bench.sent == []
 
 
 def test_an_initialization_without_an_end_is_begun_again_if_the_card_says_it_never_was_set() -> None:
@@ -838,7 +864,7 @@ def test_the_last_tries_of_what_is_compared_are_kept(use: Use, left: int, kept: 
     bench = Bench(card)
     if goes:
         use.act(guard(None, ledger, kept=kept), bench)
-        assert noted(ledger)[use.asked] == (ACCEPTED, use.noted_as(use.asked), left)
+        assert noted(ledger)[use.asked] == (ACCEPTED, use.noted_as(use.asked), left if left > KEPT_TRIES else None)
     else:
         with pytest.raises(PinRefused, match=f"PIN {use.asked} has .* kept for people"):
             use.act(guard(None, ledger, kept=kept), bench)
@@ -902,7 +928,7 @@ def test_a_verify_step_without_an_end_that_cost_a_try_is_not_repeated(use: Use) 
     bench.answer = None
     with pytest.raises(PinRefused, match=f"attempt to verify the PIN {use.asked} at .* not known") as caught:
         use.act(guard(None, ledger, kept=0), bench)
-    assert caught.value.remedy == PinRemedies().look_and_verify(NETKEY3.pin(PinName(use.asked)))
+    assert caught.value.remedy == PinRemedies().verify_by_hand(NETKEY3.pin(PinName(use.asked)), 2)
     assert bench.sent == [VERIFY]
     assert noted(ledger) == {use.asked: (PENDING, PinOperation.VERIFY, 3)}
 
@@ -1105,6 +1131,26 @@ def test_the_puk_of_an_unblocking_that_cost_it_a_try_stays_stopped() -> None:
     ):
         guard(None, ledger, kept=0).verify(bench.card, PUK, puk, deadline=bench.deadline)
     assert "demail-hw pin verify URI --which puk" in caught.value.remedy
+
+
+def test_the_counter_from_before_the_verify_step_proves_nothing_of_the_second_command() -> None:
+    """VERIFY gave the PUK its 3 tries back from 1; that 2 are left after no answer is a try that was lost."""
+    use = USES["unblock"]
+    card = use.card()
+    card.file_system.root.pins[PUK.reference].tries = 1
+    bench, ledger = Bench(card), MemoryPinLedger()
+    bench.other_answer = mute
+    with pytest.raises(DeadlineExceeded):
+        use.act(guard(None, ledger, kept=0), bench)
+    card.file_system.root.pins[PUK.reference].tries = 2
+    with bench.connection.transaction(deadline=bench.deadline):
+        bench.connection.reset(deadline=bench.deadline)
+    with (
+        Pin(RIGHT_PUK) as puk,
+        bench.connection.transaction(deadline=bench.deadline),
+        pytest.raises(PinRefused, match="attempt to unblock a PIN with the PIN puk at"),
+    ):
+        guard(None, ledger, kept=0).verify(bench.card, PUK, puk, deadline=bench.deadline)
 
 
 def test_the_way_back_of_a_pin_that_was_not_blocked_claims_nothing_of_its_tries() -> None:

@@ -33,6 +33,9 @@ class Unused:
     def raw_rsa(self, block: bytes) -> bytes:
         raise NotImplementedError
 
+    def decipher(self, block: bytes) -> bytes:
+        raise NotImplementedError
+
 
 @pytest.mark.parametrize(
     ("slot", "public_key", "kind"),

@@ -78,7 +78,7 @@ def sign(provider: TcosKeyProvider) -> None:
     provider.identity(KeyRole.SIGNATURE).private_key.sign(b"data", PKCS1v15(), SHA256())
 
 
-def test_the_same_card_after_a_reset_gets_its_pin_again(slot: Slot, provider: TcosKeyProvider) -> None:
+def test_f64_the_same_card_after_a_reset_gets_its_pin_again(slot: Slot, provider: TcosKeyProvider) -> None:
     sign(provider)
     slot.put(slot.card)
     sign(provider)
@@ -87,7 +87,7 @@ def test_the_same_card_after_a_reset_gets_its_pin_again(slot: Slot, provider: Tc
 
 
 @pytest.mark.parametrize("signed_before", [True, False])
-def test_another_card_never_gets_the_pin(slot: Slot, provider: TcosKeyProvider, signed_before: bool) -> None:
+def test_f63_another_card_never_gets_the_pin(slot: Slot, provider: TcosKeyProvider, signed_before: bool) -> None:
     if signed_before:
         sign(provider)
     other = netkey3(iccsn=OTHER)
@@ -99,7 +99,7 @@ def test_another_card_never_gets_the_pin(slot: Slot, provider: TcosKeyProvider, 
     assert other.instructions[VERIFY] == 0
 
 
-def test_a_card_with_another_atr_gets_no_command(slot: Slot, provider: TcosKeyProvider) -> None:
+def test_f63_a_card_with_another_atr_gets_no_command(slot: Slot, provider: TcosKeyProvider) -> None:
     other = netkey3()
     other.atr = bytes.fromhex("3BBF96008131FE5D00640411040F31C073F701D000900074")
     slot.put(other)
@@ -108,7 +108,7 @@ def test_a_card_with_another_atr_gets_no_command(slot: Slot, provider: TcosKeyPr
     assert other.log == other.log.__class__()
 
 
-def test_the_first_card_may_come_back(slot: Slot, provider: TcosKeyProvider) -> None:
+def test_f62_the_first_card_may_come_back(slot: Slot, provider: TcosKeyProvider) -> None:
     first = slot.card
     slot.put(netkey3(iccsn=OTHER))
     with pytest.raises(UnexpectedCard):
@@ -124,7 +124,7 @@ def test_an_epoch_that_stays_costs_no_command(slot: Slot, provider: TcosKeyProvi
     assert len(slot.card.log) == before + 1
 
 
-def test_where_others_use_the_card_too_nothing_is_believed(slot: Slot, provider: TcosKeyProvider) -> None:
+def test_f65_where_others_use_the_card_too_nothing_is_believed(slot: Slot, provider: TcosKeyProvider) -> None:
     slot.each_transaction_is_new = True
     sign(provider)
     before = slot.card.instructions[VERIFY]

@@ -47,9 +47,9 @@ def sign(key: RSAPrivateKey) -> None:
     key.public_key().verify(key.sign(b"data", PKCS1v15(), SHA256()), b"data", PKCS1v15(), SHA256())
 
 
-@pytest.mark.parametrize("role", [KeyRole.SIGNATURE, KeyRole.AUTHENTICATION])
+@pytest.mark.parametrize("role", [KeyRole.SIGNATURE, KeyRole.ENCRYPTION, KeyRole.AUTHENTICATION])
 @pytest.mark.parametrize(("days", "told"), [((-2, -1), "expired at"), ((1, 2), "is not valid before")])
-def test_the_first_signature_warns(
+def test_f73_the_first_signature_warns(
     role: KeyRole, days: tuple[int, int], told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with key_certified_for(role, *days) as key:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import pytest
 
 from demail_hw.interfaces import Buffers, CardLimits, Deadline
-from demail_hw.iso7816.trace import EXTENDED_LIMITS
+from demail_hw.iso7816.limits import EXTENDED_LIMITS
 
 Answer: TypeAlias = Callable[[bytes], bytes]
 

@@ -7,16 +7,16 @@ from contextlib import contextmanager
 import pytest
 
 from demail_hw.errors import CardError, FileNotFound, HardwareError, Outcome, PinIncorrect, UnexpectedCard
-from demail_hw.interfaces import PinOperation
-from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit
+from demail_hw.secrets import Pin
 from demail_hw.tcos.card import PinState, TcosCard
-from demail_hw.tcos.layout import PinName, PinSlot, Profile
+from demail_hw.tcos.layout import PinName, Profile
 from demail_hw.tcos.netkey import NKS
 from demail_hw.tcos.profiles import IDKEY, NETKEY2, NETKEY3
 from demail_hw.tcos.public_key_file import PublicKeyParts
 from demail_hw_simulators.card.card import SimulatedTcosCard
 from demail_hw_simulators.card.personalities import open_card
 from demail_hw_simulators.sim_reader import SimulatedReader
+from permits import permit
 
 GLOBAL, SIGG_1 = NETKEY3.pin(PinName.GLOBAL), NETKEY3.pin(PinName.SIGG_1)
 KEY = NETKEY3.keys[0]
@@ -56,11 +56,7 @@ def opened(card: SimulatedTcosCard | OneRefusal) -> Iterator[tuple[TcosCard, flo
 
 
 def verify(card: TcosCard, pin: bytes, deadline: float) -> None:
-    card.verify(GLOBAL, PinPermit(_GUARD_KEY, PinOperation.VERIFY, GLOBAL.reference, (Pin(pin),)), deadline=deadline)
-
-
-def permit(pin: PinSlot) -> PinPermit:
-    return PinPermit(_GUARD_KEY, PinOperation.VERIFY, pin.reference, (Pin(b"123456"),))
+    card.verify(GLOBAL, permit(GLOBAL.reference, Pin(pin)), deadline=deadline)
 
 
 def test_a_pin_of_an_application_that_the_card_does_not_have_is_absent() -> None:
@@ -133,12 +129,12 @@ def test_no_file_is_no_public_key(scripted) -> None:
 def test_a_signature_uses_up_the_pins_that_open_the_key_alone(scripted) -> None:
     card = TcosCard(scripted(lambda command: b"\x90\x00"), NETKEY3)
     for pin in NETKEY3.pins:
-        card.verify(pin, permit(pin), deadline=DEADLINE)
+        card.verify(pin, permit(pin.reference, Pin(b"123456")), deadline=DEADLINE)
     card.compute_digital_signature(KEY, b"\xaa", deadline=DEADLINE)
     assert card.is_verified(GLOBAL)
     for name in (PinName.SIGG_1, PinName.SIGG_2):
         pin = NETKEY3.pin(name)
-        card.verify(pin, permit(pin), deadline=DEADLINE)
+        card.verify(pin, permit(pin.reference, Pin(b"123456")), deadline=DEADLINE)
     (sigg,) = NETKEY3.keys_opened_by(SIGG_1)
     card.compute_digital_signature(sigg, b"\xaa", deadline=DEADLINE)
     assert [pin.name for pin in NETKEY3.pins if card.is_verified(pin)] == [PinName.GLOBAL, PinName.PUK]
@@ -178,9 +174,7 @@ def test_selecting_the_same_application_anew_leaves_its_local_pins(scripted) -> 
     connection = scripted(lambda command: b"\x90\x00")
     card = TcosCard(connection, NETKEY2)
     local = NETKEY2.pin(PinName.NKS_1)
-    card.verify(
-        local, PinPermit(_GUARD_KEY, PinOperation.VERIFY, local.reference, (Pin(b"123456"),)), deadline=DEADLINE
-    )
+    card.verify(local, permit(local.reference, Pin(b"123456")), deadline=DEADLINE)
     deciphering(card)
     signing(card)
     assert connection.sent.count(SELECT_NKS) == 2

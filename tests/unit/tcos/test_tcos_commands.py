@@ -2,13 +2,13 @@
 
 import pytest
 
-from demail_hw.interfaces import PinOperation
 from demail_hw.iso7816.apdu import CommandApdu
-from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit
+from demail_hw.secrets import Pin
 from demail_hw.tcos import commands
 from demail_hw.tcos.layout import Application, KeySlot, Profile
 from demail_hw.tcos.netkey import NKS
 from demail_hw.tcos.profiles import IDKEY, NETKEY2, NETKEY3, SIGNATURE_CARD_V2
+from permits import permit
 
 
 def encoded(command: CommandApdu) -> str:
@@ -64,13 +64,13 @@ def test_a_signature_key_of_tcos_2_needs_no_mse() -> None:
 
 def test_verify_spends_its_permit_and_copies_no_pin() -> None:
     pin = Pin(bytearray(b"123456"))
-    permit = PinPermit(_GUARD_KEY, PinOperation.VERIFY, 0x81, (pin,))
-    command = commands.verify(permit)
+    leave = permit(0x81, pin)
+    command = commands.verify(leave)
     assert encoded(command) == "0020008106313233343536"
     assert "123456" not in repr(command)
     assert "313233343536" not in repr(command)
     with pytest.raises(RuntimeError):
-        commands.verify(permit)
+        commands.verify(leave)
     pin.wipe()
     assert b"".join(command.encode())[5:] == bytes(6)
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from demail_hw.errors import CardRemoved, FileNotFound, Outcome, ProtocolViolation, SecurityStatus
-from demail_hw.interfaces import PinOperation
-from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit
+from demail_hw.secrets import Pin
 from demail_hw.tcos.card import TcosCard
 from demail_hw.tcos.layout import CertificateKind, PinName, Profile
 from demail_hw.tcos.netkey import NKS, SIGG
@@ -15,6 +14,7 @@ from demail_hw.tcos.open_file import size_of
 from demail_hw.tcos.profiles import IDKEY, NETKEY2, NETKEY3, PROFILES, SIGNATURE_CARD_V2
 from demail_hw_simulators.card.personalities import open_card
 from demail_hw_simulators.sim_reader import SimulatedConnection, SimulatedReader
+from permits import permit
 
 GLOBAL = NETKEY3.pin(PinName.GLOBAL)
 
@@ -55,8 +55,7 @@ def soon() -> float:
 
 
 def verify(card: TcosCard) -> None:
-    permit = PinPermit(_GUARD_KEY, PinOperation.VERIFY, GLOBAL.reference, (Pin(b"123456"),))
-    card.verify(GLOBAL, permit, deadline=soon())
+    card.verify(GLOBAL, permit(GLOBAL.reference, Pin(b"123456")), deadline=soon())
 
 
 def test_it_reads_and_writes_at_any_place(connection: SimulatedConnection) -> None:

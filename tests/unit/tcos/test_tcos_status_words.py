@@ -16,13 +16,14 @@ from demail_hw.errors import (
 from demail_hw.interfaces import PinOperation
 from demail_hw.iso7816.apdu import CommandApdu
 from demail_hw.iso7816.channel import Channel
-from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit
+from demail_hw.secrets import Pin, PinPermit
 from demail_hw.tcos import commands
 from demail_hw.tcos.card import PinState, PinStatus, TcosCard
 from demail_hw.tcos.layout import PinName
 from demail_hw.tcos.netkey import NKS
 from demail_hw.tcos.profiles import NETKEY3
 from demail_hw.tcos.recognition import recognise
+from permits import permit
 
 DEADLINE = 99.0
 ATR = "3BBF96008131FE5D00640411030131C073F701D00090007D"
@@ -37,8 +38,8 @@ STATUS_WORDS = (*range(0x6000, 0x7000), *range(0x9000, 0xA000), *GARBAGE)
 MOST_COMMANDS = 8
 
 
-def permit(operation: PinOperation = PinOperation.VERIFY, *more: Pin) -> PinPermit:
-    return PinPermit(_GUARD_KEY, operation, GLOBAL.reference, (Pin(b"123456"), *more))
+def leave(operation: PinOperation = PinOperation.VERIFY, *more: Pin) -> PinPermit:
+    return permit(GLOBAL.reference, Pin(b"123456"), *more, operation=operation)
 
 
 class Probe(NamedTuple):
@@ -85,16 +86,16 @@ PROBES = (
         lambda card: card.open_file(NKS, 0x4331, deadline=DEADLINE).update(0, b"\xff", deadline=DEADLINE),
         WITHOUT_DATA,
     ),
-    Probe("verify", "00200000", lambda card: card.verify(GLOBAL, permit(), deadline=DEADLINE)),
+    Probe("verify", "00200000", lambda card: card.verify(GLOBAL, leave(), deadline=DEADLINE)),
     Probe(
         "change_reference_data",
         "00240000",
-        lambda card: card.change(GLOBAL, permit(PinOperation.CHANGE, Pin(b"654321")), deadline=DEADLINE),
+        lambda card: card.change(GLOBAL, leave(PinOperation.CHANGE, Pin(b"654321")), deadline=DEADLINE),
     ),
     Probe(
         "reset_retry_counter",
         "002c0000",
-        lambda card: card.unblock(GLOBAL, PUK, permit(PinOperation.UNBLOCK, Pin(b"654321")), deadline=DEADLINE),
+        lambda card: card.unblock(GLOBAL, PUK, leave(PinOperation.UNBLOCK, Pin(b"654321")), deadline=DEADLINE),
     ),
     Probe(
         "manage_security_environment", "0022", lambda card: card.prepare(SIGNATURE, deadline=DEADLINE), WITHOUT_DATA
@@ -195,10 +196,10 @@ def test_each_answer_to_verify_has_its_name_and_none_a_second_try(scripted) -> N
         connection.sent.clear()
         card = TcosCard(connection, NETKEY3)
         if status == NORMAL:
-            card.verify(GLOBAL, permit(), deadline=DEADLINE)
+            card.verify(GLOBAL, leave(), deadline=DEADLINE)
         else:
             with pytest.raises(CardError) as caught:
-                card.verify(GLOBAL, permit(), deadline=DEADLINE)
+                card.verify(GLOBAL, leave(), deadline=DEADLINE)
             assert isinstance(caught.value, NAMED.get(status, CardError))
             assert isinstance(caught.value, (PinIncorrect, PinBlocked, PinNotInitialized)) == (status in NAMED)
         assert card.is_verified(GLOBAL) == (status == NORMAL)
@@ -209,7 +210,7 @@ def test_the_counter_in_an_answer_to_verify(scripted) -> None:
     for left in range(1, 16):
         connection = scripted(lambda command, left=left: bytes((0x63, 0xC0 + left)))
         with pytest.raises(PinIncorrect) as caught:
-            TcosCard(connection, NETKEY3).verify(GLOBAL, permit(), deadline=DEADLINE)
+            TcosCard(connection, NETKEY3).verify(GLOBAL, leave(), deadline=DEADLINE)
         assert caught.value.retries_left == left
 
 

@@ -9,7 +9,8 @@ from demail_hw.errors import CardMute
 from demail_hw.interfaces import Buffers, CardLimits
 from demail_hw.iso7816.apdu import SECRET_INSTRUCTIONS
 from demail_hw.iso7816.command_names import CommandView
-from demail_hw.iso7816.trace import EXTENDED_LIMITS, Recorder, Trace
+from demail_hw.iso7816.limits import EXTENDED_LIMITS
+from demail_hw.iso7816.trace import Recorder, Trace
 from demail_hw.traces.comparison import Comparison, Difference, Skipped, compare
 from demail_hw.transaction_lock import TransactionLock
 

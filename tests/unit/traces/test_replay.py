@@ -19,7 +19,8 @@ from demail_hw.errors import (
 from demail_hw.interfaces import CardConnection, CardLimits, Reader, ReaderDriver, Timeouts
 from demail_hw.iso7816.apdu import CommandApdu
 from demail_hw.iso7816.channel import Channel
-from demail_hw.iso7816.trace import EXTENDED_LIMITS, PowerUp, Recorder, Trace, TraceEntry
+from demail_hw.iso7816.limits import EXTENDED_LIMITS
+from demail_hw.iso7816.trace import PowerUp, Recorder, Trace, TraceEntry
 from demail_hw.registry import open_reader
 from demail_hw.traces.replay import Playback, ReplayConnection, ReplayReader, ReplayReaders
 from demail_hw.transaction_lock import TransactionLock

@@ -21,11 +21,10 @@ from demail_hw.iso7816.trace.entry import TraceEntry
 from demail_hw.iso7816.trace.events import CardPowered, CommandSent, PowerUp, ReaderOpened, TraceEvent
 from demail_hw.iso7816.trace.exchange import TracedExchange
 from demail_hw.iso7816.trace.masking import MASKED, mask
-from demail_hw.iso7816.trace.reading import EXTENDED_LIMITS, BadTrace
+from demail_hw.iso7816.trace.reading import BadTrace
 from demail_hw.iso7816.trace.tracers import LoggingTracer, Recorder, SeveralTracers, Tracer
 
 __all__ = [
-    "EXTENDED_LIMITS",
     "MASKED",
     "BadTrace",
     "CardPowered",

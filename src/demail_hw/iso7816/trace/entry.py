@@ -47,10 +47,6 @@ class TraceEntry:
         status = self.response[-_STATUS_DIGITS:]
         return dataclasses.replace(self, response=MASKED * (len(self.data) // 2) + status)
 
-    def format(self) -> str:
-        """Its lines, each with its end."""
-        return "".join(f"{line}\n" for line in self.lines())
-
     def lines(self) -> Iterator[str]:
         """The lines without their ends."""
         yield f"> {self.command}"

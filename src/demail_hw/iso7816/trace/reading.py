@@ -6,16 +6,12 @@ from collections.abc import Callable
 from typing import Final
 
 from demail_hw.errors import Layer, Outcome, ProtocolViolation
-from demail_hw.interfaces import CardLimits
-from demail_hw.iso7816.apdu import MAX_EXTENDED_LC, MAX_EXTENDED_NE
+from demail_hw.iso7816.limits import EXTENDED_LIMITS
 from demail_hw.iso7816.trace.assembly import Assembly
 from demail_hw.iso7816.trace.entry import TraceEntry
 from demail_hw.iso7816.trace.masking import MASKED, mask
 
-__all__ = ["EXTENDED_LIMITS", "BadTrace", "read"]
-
-EXTENDED_LIMITS: Final = CardLimits(extended=True, max_command=MAX_EXTENDED_LC + 9, max_response=MAX_EXTENDED_NE + 2)
-"""The longest APDUs that there are."""
+__all__ = ["BadTrace", "read"]
 
 _MAX_LINE: Final = 4 * EXTENDED_LIMITS.max_command
 """In characters: two digits a byte and as many spaces. Nothing longer is an APDU."""

@@ -1,0 +1,20 @@
+"""The PIN of a command that opens a card manager, looked at before the card is."""
+
+from demail_hw.card_manager.manager import CardManager
+from demail_hw.cli.pin_dialog import CardPlace, typed_pin
+from demail_hw.secrets import PinSource
+from demail_hw.tcos.layout import PinName
+
+__all__ = ["pin_for"]
+
+
+def pin_for(manager: CardManager, given: PinSource | None, which: PinName) -> PinSource:
+    """Where the PIN comes from; ``given``: as :func:`~demail_hw.cli.pin_dialog.given_source` has it. Whoever is to
+    type it is told for which card, and how many tries are left.
+
+    Errors: those of :meth:`~demail_hw.card_manager.pins.PinManager.check`, before anybody types for nothing.
+    """
+    if given is not None:
+        return given
+    left = manager.pins.check(which).retries_left
+    return typed_pin(CardPlace.of(manager.session), f"PIN {which.value}", left)
