@@ -35,6 +35,7 @@ _HEADER_AND_EXTENDED_LC: Final = 7
 _LC: Final = 4
 _FIRST_ANSWER: Final = 0x80
 _COMMANDS: Final = frozenset(kind for kind in MessageType if kind < _FIRST_ANSWER)
+_POWER: Final = frozenset({MessageType.ICC_POWER_ON, MessageType.ICC_POWER_OFF})
 _BEGINS: Final = frozenset({LevelParameter.WHOLE, LevelParameter.BEGINS})
 _ENDS: Final = frozenset({LevelParameter.WHOLE, LevelParameter.ENDS})
 
@@ -46,15 +47,20 @@ class CcidMask:
 
     def __init__(self) -> None:
         self._level: ExchangeLevel | None = None
+        self._missing_out = 0
+        self._missing_in: dict[int, int] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        """The card lost its power: whatever was under way is over."""
         self._apdus = _Commands()
         self._blocks = _Blocks()
-        self._missing_out = self._missing_in = 0
 
     def __call__(self, command: CmdSubmit, data: bytes) -> bytes:
         """The data of one transfer."""
         if command.endpoint == 0:
             return self._control(command, data)
-        return self._answer(data) if command.direction == _IN else self._command(data)
+        return self._answer(command.endpoint, data) if command.direction == _IN else self._command(data)
 
     def _control(self, command: CmdSubmit, data: bytes) -> bytes:
         if command.direction != _IN:
@@ -74,6 +80,8 @@ class CcidMask:
         if continues or len(data) < HEADER_SIZE or data[0] not in _COMMANDS:
             return MASK * len(data)
         header = Header.decode(data)
+        if header.message_type in _POWER:
+            self._forget()
         if header.message_type != MessageType.XFR_BLOCK:
             return data
         block = data[HEADER_SIZE:]
@@ -91,9 +99,10 @@ class CcidMask:
             chains = self._level not in (ExchangeLevel.TPDU, ExchangeLevel.SHORT_APDU)
             yield self._apdus.take(block, begins=not chains or level in _BEGINS, ends=not chains or level in _ENDS)
 
-    def _answer(self, data: bytes) -> bytes:
-        """A bulk-IN or interrupt-IN transfer."""
-        continues, self._missing_in = self._missing_in, _missing(data, self._missing_in)
+    def _answer(self, endpoint: int, data: bytes) -> bytes:
+        """A bulk-IN or interrupt-IN transfer: one may come between two of the other."""
+        continues = self._missing_in.get(endpoint, 0)
+        self._missing_in[endpoint] = _missing(data, continues)
         if not self._apdus.deciphering and not self._blocks.deciphering:
             return data
         if continues:
@@ -101,6 +110,8 @@ class CcidMask:
         if len(data) < HEADER_SIZE or data[0] != MessageType.DATA_BLOCK:
             return data
         block = data[HEADER_SIZE:]
+        if self._missing_in[endpoint]:  # its last bytes are no status
+            return data[:HEADER_SIZE] + MASK * len(block)
         masked = _response_block(block) if self._level not in _APDU_LEVELS else _response(block)
         return data[:HEADER_SIZE] + masked
 
@@ -137,8 +148,12 @@ class _Commands:
         position, self._position = self._position, self._position + len(piece)
         shown = len(piece) if self._shown is None else max(0, min(len(piece), self._shown - position))
         masked = piece[:shown] + MASK * (len(piece) - shown)
-        # The chain may have been broken off, and this be a command of its own.
-        return masked if begins else _union(piece, iter((masked, _whole(piece))))
+        if begins:
+            return masked
+        # The chain may have been broken off, and this be a command of its own, or the beginning of one.
+        if _shown(piece) is not None:
+            self._shown = 0
+        return _union(piece, iter((masked, _whole(piece))))
 
 
 def _whole(command: bytes) -> bytes:
@@ -155,11 +170,13 @@ def _shown(piece: bytes) -> int | None:
 class _Blocks:
     """T=1 blocks (ISO/IEC 7816-3:2006, 11) with commands in them."""
 
-    __slots__ = ("_commands", "_more")
+    __slots__ = ("_commands", "_last", "_masked", "_more")
 
     def __init__(self) -> None:
         self._commands = _Commands()
         self._more = False
+        self._last = hash(b"")  # not the block, which may hold a PIN
+        self._masked = b""
 
     @property
     def deciphering(self) -> bool:
@@ -174,6 +191,12 @@ class _Blocks:
         block, end = found
         if not isinstance(block, IBlock):
             return encoded
+        if hash(encoded) != self._last:  # else it is sent again: two in a row differ in N(S)
+            self._last = hash(encoded)
+            self._masked = self._next(block, encoded, end)
+        return self._masked
+
+    def _next(self, block: IBlock, encoded: bytes, end: int) -> bytes:
         begins, self._more = not self._more, block.more
         information = encoded[_PROLOGUE:end]
         masked = self._commands.take(information, begins=begins, ends=not block.more)

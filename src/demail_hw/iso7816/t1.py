@@ -8,7 +8,8 @@ An exchange is a generator: it yields what to send, is sent what came, and retur
 
 Is a block ever sent twice? An I-block only when the card says that it did not get it: by an R-block with the N(S) of
 that block, or by answering an R-block with its last block from before. It then has not acted on it, and would refuse
-a second one by its N(S): what it carries (a VERIFY, a signature) is done once. After silence or noise the card is
+a second one by its N(S): what it carries (a VERIFY, a signature) is done once. A card that has asked for time has the
+command, and does not get it again whatever it says. After silence or noise the card is
 asked by an R-block, which makes it repeat its last block and nothing else (rule 7.1). When that does not help either,
 S(RESYNCH) brings both ends into step, and then the command is *not* sent again, though the standard would allow it:
 the card may have done it. The error says that nobody knows.
@@ -115,6 +116,7 @@ class T1:
         last: Block = block
         tries = RETRIES
         trouble: BadBlock | None = None
+        granted: SBlock | None = None
         while True:
             try:
                 answer = yield from self._turn(last)
@@ -124,9 +126,16 @@ class T1:
             except BadBlock as bad:
                 trouble = bad
                 following = last if isinstance(last, RBlock) else RBlock(self._receive, bad.error)
-            if isinstance(following, SBlock):
+            if following is block and granted is not None:
+                # It asked for time to act on this block, so it has it: what it lacks is our grant.
+                following = granted
+            elif isinstance(following, SBlock):
                 yield from self._abort(following)
-            elif tries:
+                if following.kind is SKind.WTX and isinstance(block, IBlock) and not block.more:
+                    granted = following
+                last = following
+                continue
+            if tries:
                 tries -= 1
             else:
                 yield from self._resynchronise(trouble)

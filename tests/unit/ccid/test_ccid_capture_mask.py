@@ -96,7 +96,7 @@ def test_the_chain_of_blocks() -> None:
     mask = mask_for("tpdu")
     first = t1(VERIFY[:8], more=True)
     assert sent(mask, first) == first[:8] + b"***" + b"*"
-    assert sent(mask, first) == first[:3] + b"*" * 9, "said again it may be the rest of the chain"
+    assert sent(mask, first) == first[:8] + b"***" + b"*", "it is sent again"
     assert sent(mask, t1(VERIFY[8:], sequence=1)) == b"\x00\x40\x03" + b"***" + b"*"
     plain = t1(SIGN, sequence=0)
     assert sent(mask, plain) == plain
@@ -110,6 +110,39 @@ def test_a_chain_that_was_broken_off_hides_no_pin() -> None:
     mask = mask_for("ext_apdu")
     sent(mask, SIGN[:6], level=1)
     assert PIN not in sent(mask, VERIFY, level=2)
+
+
+def test_a_block_that_is_sent_again_is_masked_again() -> None:
+    mask = mask_for("tpdu")
+    first, last = t1(VERIFY[:8], more=True), t1(VERIFY[8:], sequence=1)
+    shown = [sent(mask, block) for block in (first, first, last, last)]
+    assert shown[0] == shown[1]
+    assert shown[2] == shown[3]
+    assert PIN[3:] not in shown[3]
+    assert sent(mask, t1(SIGN)) == t1(SIGN)
+
+
+@pytest.mark.parametrize("power", [0x62, 0x63, None])
+@pytest.mark.parametrize("sequence", [0, 1])
+def test_a_verify_behind_a_chain_of_blocks_that_was_broken_off(power: int | None, sequence: int) -> None:
+    mask = mask_for("tpdu")
+    sent(mask, t1(SIGN[:4], more=True))
+    if power is not None:
+        out(mask, bytes((power, 0, 0, 0, 0, 0, 0, 0, 0, 0)))
+    shown = sent(mask, t1(VERIFY[:8], more=True, sequence=sequence))
+    shown += sent(mask, t1(VERIFY[8:], sequence=1 - sequence))
+    assert PIN[:3] not in shown
+    assert PIN[3:] not in shown
+
+
+def test_an_interrupt_between_two_parts_of_what_was_deciphered() -> None:
+    mask = mask_for("ext_apdu")
+    sent(mask, DECIPHER)
+    answer = bytes((0x80, 102, 0, 0, 0, 0, 0, 0, 0, 0)) + bytes(range(100)) + b"\x90\x00"
+    shown = mask(submit(Direction.IN, 2, 64), answer[:64])
+    assert mask(submit(Direction.IN, 3, 8), b"\x50\x03") == b"\x50\x03"
+    shown += mask(submit(Direction.IN, 2, 64), answer[64:])
+    assert shown == answer[:10] + b"*" * 102
 
 
 @pytest.mark.parametrize("profile", ["", "tpdu"])

@@ -75,6 +75,9 @@ HEALED = {
     "an empty block of a chain": f"{I_SELECT} -> 002000\n008200 -> {DONE}",
     "a response that nobody asked for": f"{I_SELECT} -> 00e30101\n008200 -> {DONE}",
     "RESYNCH by the card": f"{I_SELECT} -> 00c000\n008200 -> {DONE}",
+    "the card does not hear that it has time": f"{I_SELECT} -> 00c30105\n00e30105*5 -> 008100\n00e30105*5 -> {DONE}",
+    "the same, and it says so of the command": f"{I_SELECT} -> 00c30105\n00e30105*5 -> {DONE}!\n008100 -> 008000\n"
+    f"00e30105*5 -> {DONE}",
     "IFS 0": f"{I_SELECT} -> 00c10100\n008200 -> {DONE}",
     "IFS 255": f"{I_SELECT} -> 00c101ff\n008200 -> {DONE}",
     "IFS 5": f"{I_SELECT} -> 00c10105\n00e10105 -> {DONE}",
