@@ -175,12 +175,11 @@ def test_what_no_machine_can_be_called(scheme: str, host: str) -> None:
 
 
 class Broken(SimulatedUsbReader):
-    """Answers no transfer, or each by an error, and counts how often it was let go."""
+    """Answers no transfer, or each by an error."""
 
     def __init__(self, status: UrbStatus | None) -> None:
         super().__init__(None, serial="broken")
         self._status = status
-        self.resets = 0
 
     def submit(self, transfer: Transfer, complete: Callable[[TransferResult], None]) -> None:
         if self._status is not None:
@@ -189,9 +188,6 @@ class Broken(SimulatedUsbReader):
     def cancel(self, transfer: Transfer) -> bool:
         return self._status is None
 
-    def reset(self) -> None:
-        self.resets += 1
-
 
 @pytest.mark.parametrize("status", [None, UrbStatus.EPROTO, UrbStatus.EPIPE], ids=str)
 def test_a_broken_reader_hides_none_behind_it(status: UrbStatus | None) -> None:
@@ -199,6 +195,7 @@ def test_a_broken_reader_hides_none_behind_it(status: UrbStatus | None) -> None:
         transport = connect(at(server, "serial=1"), deadline=time.monotonic() + 2)
         transport.close()
         assert transport.identity.serial == "1"
+    with UsbIpServer([Broken(status), SimulatedUsbReader(None, serial="1")], port=0) as server:
         with pytest.raises(DeviceNotFound, match="no reader with the serial number '2'") as caught:
             connect(at(server, "serial=2"), deadline=time.monotonic() + 4)
         assert isinstance(caught.value.__cause__, HardwareError)  # the broken one is told of
