@@ -249,7 +249,8 @@ class TlsWire(Wire):
 
     def finish(self, seconds: float) -> None:
         """Say goodbye to TLS first."""
-        self.send_now((self._engine.close_notify(),))
+        with contextlib.suppress(OSError):  # the peer may be gone
+            self.send_now((self._engine.close_notify(),))
         super().finish(seconds)
 
 
@@ -257,6 +258,8 @@ _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYE
 _OLD_TLS: Final = frozenset({"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION"})
 _NO_CERTIFICATE: Final = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
 _ALERT: Final = "ALERT_"
+_OF_CERTIFICATES: Final = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
+"""In the names of the alerts that are about the peer's certificate (RFC 8446, 6.2)."""
 
 
 class TlsNames(NamedTuple):
@@ -305,7 +308,7 @@ def tls_refusal(error: ssl.SSLError, server: str, names: TlsNames = _IN_ADDRESS)
         return _refusal(
             f"The USB server {server} does not speak TLS 1.3", "Renew its TLS; older versions are not used."
         )
-    if _ALERT in reason:
+    if _ALERT in reason and any(name in reason for name in _OF_CERTIFICATES):
         return ServerRefused(
             f"The USB server {server} refused the client certificate: {reason.partition(_ALERT)[2].lower()}.",
             remedy=f"See that an authority that the server trusts issued {names.certificate}, and that it is valid "

@@ -126,8 +126,9 @@ class UsbIpServer:
         with self._lock:
             self._service = dataclasses.replace(self._service, context=context, allowed=allowed)
             connections = tuple(self._connections)
-        for connection in connections:
-            connection.renew(self._service)
+        with contextlib.ExitStack() as stack:  # each is met, whatever befalls another
+            for connection in connections:
+                stack.callback(connection.renew, self._service)
 
     def close(self) -> None:
         """Hang up on everybody and wait, for a few seconds at most, until the devices are reset."""

@@ -2,12 +2,16 @@
 
 import dataclasses
 import functools
+from typing import Final
 
 from cryptography import x509
 
 from demail_hw_drivers.tls_stream import fingerprint
 
 __all__ = ["ClientCertificate"]
+
+_UNREADABLE: Final = (ValueError, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType)
+"""What cryptography raises of a certificate that OpenSSL has let pass; most of these are no ``ValueError``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,15 +30,16 @@ class ClientCertificate:
         """The subject, as RFC 4514 writes it; empty if it cannot be read."""
         try:
             return self._certificate.subject.rfc4514_string()
-        except ValueError:
+        except _UNREADABLE:
             return ""
 
     @functools.cached_property
     def names(self) -> frozenset[str]:
-        """The DNS names, mail addresses and URIs of its subjectAltName (RFC 5280, 4.2.1.6), in lower case."""
+        """The DNS names, mail addresses and URIs of its subjectAltName (RFC 5280, 4.2.1.6), in lower case; none
+        if it cannot be read."""
         try:
             san = self._certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except (ValueError, x509.ExtensionNotFound):
+        except (*_UNREADABLE, x509.ExtensionNotFound):
             return frozenset()
         kinds = (x509.DNSName, x509.RFC822Name, x509.UniformResourceIdentifier)
         return frozenset(name.value.lower() for name in san if isinstance(name, kinds))

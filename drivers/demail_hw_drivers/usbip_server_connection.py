@@ -92,8 +92,12 @@ class Connection:
         """Other rules. A session stays if they still let it; whatever has not come so far begins anew: it may have
         been let in by an authority of before."""
         self._service = service
-        if self._wanted is None or not may_have(self._certificate, self._wanted, service.allowed):
-            self._end_because("not allowed any more")
+        stays = False
+        try:
+            stays = self._wanted is not None and may_have(self._certificate, self._wanted, service.allowed)
+        finally:  # also if the rules could not be looked at
+            if not stays:
+                self._end_because("not allowed any more")
 
     def hang_up(self) -> None:
         """End it from any thread, because the server stops; its own thread cleans up."""

@@ -5,9 +5,11 @@ import logging
 import pathlib
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -29,7 +31,7 @@ from demail_hw.interfaces import Timeouts
 from demail_hw.usbip.access import AccessRule
 from demail_hw.usbip.messages import OpReqImport
 from demail_hw_drivers import usbip_server_connection
-from demail_hw_drivers.tls_stream import TlsEngine, TlsFiles, TlsWire, client_context, server_context
+from demail_hw_drivers.tls_stream import TlsEngine, TlsFiles, TlsWire, client_context, server_context, tls_refusal
 from demail_hw_drivers.usbip_client import UsbIpReaders, connect, list_devices
 from demail_hw_drivers.usbip_server import ServerLimits, UsbIpServer
 from demail_hw_drivers.usbip_server_access import ClientCertificate
@@ -153,10 +155,67 @@ def test_other_rules_take_a_device_away_and_leave_another(house: House) -> None:
 
 def test_who_has_not_said_what_he_wants_begins_anew(house: House) -> None:
     """He may have been let in by an authority of before."""
-    with house.server() as server, TlsClient(server, house.first) as early:
+    # It would hang up on him by itself later than we wait.
+    with house.server(seconds=60 * SECONDS) as server, TlsClient(server, house.first) as early:
         assert listed(at(server, house.first)) == ["1-1", "1-2"]  # so the server has met both
         server.renew(context=house.context, allowed=None)
         assert early.wire.receive(deadline=soon()) == b""
+
+
+class BrokenRules(dict[str, list[AccessRule]]):
+    """Rules that cannot be looked at."""
+
+    def get(self, key: str, default: object = None) -> NoReturn:  # type: ignore[override]
+        raise LookupError(key)
+
+
+def test_whom_rules_cannot_be_asked_about_loses_his_device_and_nobody_is_skipped(house: House) -> None:
+    with house.server() as server:
+        sessions = [connect(at(server, house.first, bus_id), deadline=soon()) for bus_id in ("1-1", "1-2")]
+        with pytest.raises(LookupError):
+            server.renew(context=house.context, allowed=BrokenRules())
+        for session in sessions:
+            with pytest.raises(DeviceLost):
+                session.bulk_in(64, deadline=soon())
+            session.close()
+
+
+def test_a_server_gives_no_ticket(house: House) -> None:
+    """A session that is resumed shows no certificate."""
+    client, server = (
+        TlsEngine(client_context(house.first), host="127.0.0.1"),
+        TlsEngine(house.context, server_side=True),
+    )
+    client.shake()
+    server.shake(client.to_send())
+    assert client.shake(server.to_send())
+    assert server.shake(client.to_send())
+    assert server.to_send() == b""
+
+
+def test_goodbye_to_a_peer_that_is_gone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sock = socket.create_connection(listener.getsockname())
+        peer, _ = listener.accept()
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close() is a reset
+    peer.close()
+    engine = TlsEngine(client_context(None), host="127.0.0.1")
+    engine.shake()
+    with contextlib.closing(TlsWire(sock, engine)) as wire:
+        wire.finish(SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("TLSV1_ALERT_UNKNOWN_CA", "refused the client certificate: unknown_ca"),
+        ("TLSV1_ALERT_INTERNAL_ERROR", "broke: tlsv1 alert internal error"),
+    ],
+)
+def test_an_alert_is_about_the_certificate_or_not(reason: str, said: str) -> None:
+    error = ssl.SSLError(1, reason)
+    error.reason = reason
+    assert said in tls_refusal(error, "usb.example").message
 
 
 @pytest.mark.parametrize("secured", [False, True])

@@ -135,10 +135,19 @@ def _granted(grants: Sequence[Grant], devices: Mapping[str, Address], *, secured
 def _rules_of_readers(
     devices: Mapping[str, Address], exports: Sequence[ExportConfig]
 ) -> Iterator[tuple[str, Sequence[AccessRule]]]:
-    """A reader that the configuration exports too keeps its rules: naming it opens it to nobody else."""
+    """A reader that the configuration exports too keeps its rules: naming it opens it to nobody else.
+
+    One reader has many addresses. Where there are rules, one that is written otherwise is refused: it may be theirs.
+    """
+    restricted = any(export.rules for export in exports)
     for bus_id, reader in devices.items():
-        rules = [rule for export in exports if Address.parse(export.device) == reader for rule in export.rules]
-        yield bus_id, rules or (ANY_CERTIFICATE,)
+        same = [export for export in exports if Address.parse(export.device) == reader]
+        if restricted and not same:
+            raise click.UsageError(
+                f"the rules of [[server.exports]] name no {reader}: write it as there, or say with --allow who may "
+                "have it"
+            )
+        yield bus_id, [rule for export in same for rule in export.rules] or (ANY_CERTIFICATE,)
 
 
 def renewed(before: ServeSettings, loaded: LoadedConfiguration) -> ServeSettings:

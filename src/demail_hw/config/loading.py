@@ -10,7 +10,6 @@ import stat
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeVar
 
 from demail_hw.config.place import find_configuration
@@ -57,11 +56,11 @@ class Problem(NamedTuple):
 
 
 class LoadedConfiguration(NamedTuple):
-    """A configuration, and where it stands. ``file``: None if there is none; ``lines``: of its keys."""
+    """A configuration, and where it stands. ``file``: None if there is none; ``text``: what stands there."""
 
     configuration: Configuration = Configuration()
     file: Path | None = None
-    lines: Mapping[KeyPath, int] = MappingProxyType({})
+    text: str = ""
 
     @contextlib.contextmanager
     def blamed(self, *key: str | int) -> Iterator[None]:
@@ -70,7 +69,8 @@ class LoadedConfiguration(NamedTuple):
         try:
             yield
         except ConfigurationError as error:
-            problem = Problem(line_of(key, self.lines), _written(key), error.message.rstrip("."), error.remedy)
+            line = line_of(key, key_lines(self.text))
+            problem = Problem(line, _written(key), error.message.rstrip("."), error.remedy)
             raise _error([problem], self.file) from error
 
 
@@ -82,7 +82,7 @@ def read_configuration(
     if found is None:
         return LoadedConfiguration()
     text = read_text(found)
-    return LoadedConfiguration(parse_configuration(text, file=found), found, key_lines(text))
+    return LoadedConfiguration(parse_configuration(text, file=found), found, text)
 
 
 def load_configuration(path: Path | None = None, *, environment: Mapping[str, str] | None = None) -> Configuration:

@@ -13,6 +13,8 @@ __all__ = ["KeyPath", "key_lines", "line_of"]
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 _TABLE: Final = "["
+_CLOSING: Final = ("]", "}", '"""', "'''")
+"""A statement of several lines ends on a line with one of these: other lines of it need not be tried."""
 
 
 def key_lines(text: str) -> Mapping[KeyPath, int]:
@@ -41,7 +43,10 @@ def _statements(text: str) -> Iterator[tuple[int, dict[str, Any], str]]:
     """Each with the line where it begins."""
     begin, source = 1, ""
     for number, line in enumerate(io.StringIO(text), 1):  # str.splitlines knows line ends that TOML does not
+        goes_on = bool(source)
         source += line
+        if goes_on and not any(closing in line for closing in _CLOSING):
+            continue
         try:
             statement = tomllib.loads(source)
         except tomllib.TOMLDecodeError:

@@ -1,5 +1,7 @@
 """On which line a key of a TOML document stands."""
 
+import tomllib
+
 import pytest
 
 from demail_hw.config.positions import KeyPath, key_lines, line_of
@@ -48,6 +50,15 @@ y = 1
 )
 def test_lines(path: KeyPath, line: int) -> None:
     assert key_lines(DOCUMENT)[path] == line
+
+
+def test_a_long_list_is_not_read_again_for_each_of_its_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    loads = tomllib.loads
+    monkeypatch.setattr(tomllib, "loads", lambda text: (read.append(text), loads(text))[1])
+    document = "a = [\n" + '  "x",\n' * 500 + "]\nb = 1\n"
+    assert key_lines(document)["b",] == 503
+    assert len(read) == 3
 
 
 def test_nothing_else_is_a_key() -> None:

@@ -86,6 +86,22 @@ def test_a_certificate_that_cannot_be_read_has_a_fingerprint_and_nothing_else() 
     assert not AccessRule.parse("subject:CN=gateway").fits(broken)
 
 
+EDI_PARTY_NAME = x509.UnrecognizedExtension(
+    x509.ObjectIdentifier("2.5.29.17"), bytes.fromhex("300aa508a1060c0461626364")
+)
+"""A subjectAltName with a kind of name (RFC 5280, 4.2.1.6) that cryptography does not read."""
+
+
+def test_names_of_a_kind_that_is_not_read_are_none() -> None:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "odd")])
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, START, START + datetime.timedelta(days=1))
+    signed = builder.add_extension(EDI_PARTY_NAME, critical=False).sign(key, hashes.SHA256())
+    odd = ClientCertificate(signed.public_bytes(serialization.Encoding.DER))
+    assert not may_have(odd, "1-1", {"1-1": [AccessRule.parse("san:gateway.example")]})
+    assert may_have(odd, "1-1", {"1-1": [AccessRule.parse("subject:CN=odd")]})
+
+
 def test_a_list_is_for_the_devices_that_it_names(certificate: ClientCertificate) -> None:
     allowed = {"1-1": [ANY_CERTIFICATE], "1-2": []}
     assert may_have(certificate, "1-1", allowed)
