@@ -51,6 +51,7 @@ class ForeignReaders:
         self.given: list[Timeouts] = []
 
     can_share = in_process = False
+    parameters = frozenset[str]()
 
     def open(self, address: Address, *, timeouts: Timeouts) -> ForeignReader:
         self.given.append(timeouts)
