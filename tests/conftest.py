@@ -31,6 +31,8 @@ def pytest_configure() -> None:
     """Ctrl-C is tested too: whoever starts the tests in the background of a shell has it ignored for them."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup; programs that we start would inherit it
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
