@@ -125,6 +125,14 @@ def test_the_kernel_has_the_reader(
         assert answer_to_reset(transport) == open_card("netkey3").atr
 
 
+def test_a_missing_reader_costs_the_others_one_look(attach: Callable[..., Attached]) -> None:
+    with reader_server() as server:
+        attached = attach(f"usbip://127.0.0.1:{server.port}/serial=absent")
+        for _ in range(5):
+            attached.until(BindingState.BACK_OFF)
+        assert server.counters.imports == 1
+
+
 def test_a_device_that_is_detached_in_the_kernel_stays_so(
     kernel: OwnKernel, attach: Callable[..., Attached], tmp_path: pathlib.Path
 ) -> None:
