@@ -24,7 +24,6 @@ from demail_hw.errors import (
     TransportError,
 )
 from demail_hw.interfaces import Deadline
-from demail_hw.transaction_lock import TransactionLock
 from demail_hw.usbip.binding import (
     BindingCounters,
     BindingEvent,
@@ -33,6 +32,7 @@ from demail_hw.usbip.binding import (
     Failure,
     RetryLimits,
 )
+from demail_hw_drivers.ccid_reader import reader_over
 from demail_hw_drivers.usbip_transport import UsbIpTransport
 
 __all__ = ["Binding", "BindingStatus", "failure_of"]
@@ -40,7 +40,6 @@ __all__ = ["Binding", "BindingStatus", "failure_of"]
 _ATTEMPT_SECONDS: Final = 10.0
 _HEARTBEAT_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 1.0
-_GRACE_SECONDS: Final = 2.0
 _MENDED_BY_TIME: Final = (DeadlineExceeded, ProtocolViolation, TransferStalled)
 _KINDS: Final = (DeviceBusy, DeviceNotFound, ServerRefused)
 
@@ -241,11 +240,7 @@ class Binding:
 
     def _attach(self, deadline: Deadline) -> _Attachment:
         transport = self._connect(deadline)
-        try:
-            return _Attachment(transport, CcidReader(transport, lock=TransactionLock(), grace=_grace))
-        except BaseException:
-            transport.close()
-            raise
+        return _Attachment(transport, reader_over(transport))
 
     def _hold(self, attempt: int, held: _Attachment) -> None:
         with self._changed:
@@ -346,7 +341,3 @@ def _describe(transport: UsbIpTransport) -> str:
 
 def _times(count: int) -> str:
     return "1 failure" if count == 1 else f"{count} failures"
-
-
-def _grace() -> Deadline:
-    return time.monotonic() + _GRACE_SECONDS

@@ -22,8 +22,8 @@ from demail_hw.ccid.class_descriptor import CCID_DESCRIPTOR_SIZE
 from demail_hw.ccid.reader import CcidReader
 from demail_hw.errors import ConfigurationError, DeviceNotFound
 from demail_hw.interfaces import Deadline, ReaderInfo, Timeouts, UsbIdentity
-from demail_hw.transaction_lock import TransactionLock
 from demail_hw.usb.descriptors import SMART_CARD_CLASS, DeviceDescriptor
+from demail_hw_drivers.ccid_reader import reader_over
 from demail_hw_drivers.libusb_device import LibusbDevice
 from demail_hw_drivers.libusb_holder import UsbPlace, busy
 from demail_hw_drivers.libusb_library import libusb_errors, load_libusb
@@ -31,7 +31,6 @@ from demail_hw_drivers.libusb_transport import DeviceTransport
 
 __all__ = ["LibusbReaders", "claim", "connect"]
 
-_GRACE_SECONDS: Final = 2.0
 _STALE_SECONDS: Final = 0.05
 _VENDOR_INTERFACE_CLASS: Final = 0xFF
 
@@ -68,12 +67,7 @@ class LibusbReaders:
 
     def open(self, address: Address, *, timeouts: Timeouts) -> CcidReader:
         """Claim the one reader that the address means. Errors: as :func:`connect`."""
-        transport = connect(address, deadline=time.monotonic() + timeouts.connect)
-        try:
-            return CcidReader(transport, lock=TransactionLock(), grace=_grace)
-        except BaseException:
-            transport.close()
-            raise
+        return reader_over(connect(address, deadline=time.monotonic() + timeouts.connect))
 
     def find(self, address: Address, *, timeouts: Timeouts) -> Sequence[ReaderInfo]:  # noqa: ARG002  the seam's
         """The readers that the address can mean. None is claimed, so that nobody knows of their cards."""
@@ -215,7 +209,3 @@ def _info(address: Address, found: _Found) -> ReaderInfo:
     where = dataclasses.replace(address, selector=selector)
     name = found.product or f"CCID reader {found.ids}"
     return ReaderInfo(str(where), name, found.serial, card=None, in_use=None)
-
-
-def _grace() -> Deadline:
-    return time.monotonic() + _GRACE_SECONDS

@@ -11,7 +11,7 @@ from typing import Final, cast
 from demail_hw.ccid.class_descriptor import CcidInterface
 from demail_hw.errors import DeadlineExceeded, DeviceLost, Outcome, TransferStalled
 from demail_hw.interfaces import Buffers, Deadline, ExportedDevice, Transfer, TransferResult, UsbIdentity
-from demail_hw.usb.setup import SETUP_SIZE, SetupPacket, clear_endpoint_halt
+from demail_hw.usb.setup import checked_request, clear_endpoint_halt
 from demail_hw.usbip.messages import MAX_TRANSFER_LENGTH, UrbStatus
 from demail_hw.usbip.urb_errors import urb_error
 
@@ -65,11 +65,7 @@ class DeviceTransport:
 
     def control(self, setup: bytes, data: Buffers = (), *, deadline: Deadline) -> bytes:
         """One control transfer; ``ValueError`` if ``data`` does not match the setup packet."""
-        if len(setup) != SETUP_SIZE:
-            raise ValueError(f"a setup packet has {SETUP_SIZE} bytes, not {len(setup)}")
-        packet = SetupPacket.decode(setup)
-        if sum(map(len, data)) != (0 if packet.direction_in else packet.length):
-            raise ValueError(f"a control transfer of {packet.length} bytes with other data")
+        packet = checked_request(setup, data)
         endpoint = _CONTROL_IN if packet.direction_in else _CONTROL_OUT
         transfer = Transfer(endpoint, packet.length, setup=setup, data=b"".join(data))
         with self._turn(deadline):

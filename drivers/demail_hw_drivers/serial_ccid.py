@@ -20,14 +20,12 @@ from typing import Any, Final
 from demail_hw.address import Address
 from demail_hw.ccid.reader import CcidReader
 from demail_hw.errors import ConfigurationError
-from demail_hw.interfaces import Deadline, ReaderInfo, Timeouts
-from demail_hw.transaction_lock import TransactionLock
+from demail_hw.interfaces import ReaderInfo, Timeouts
+from demail_hw_drivers.ccid_reader import reader_over
 from demail_hw_drivers.serial_ccid_line import SerialLine, load_pyserial
 from demail_hw_drivers.serial_ccid_port import SerialCcidPort
 
 __all__ = ["SerialReaders"]
-
-_GRACE_SECONDS: Final = 2.0
 
 
 class SerialReaders:
@@ -58,10 +56,10 @@ class SerialReaders:
         port = SerialCcidPort(SerialLine(self._serial, url), url)
         try:
             port.configure(deadline=time.monotonic() + timeouts.connect)
-            return CcidReader(port, lock=TransactionLock(), grace=_grace)
         except BaseException:
             port.close()
             raise
+        return reader_over(port)
 
     def find(self, address: Address, *, timeouts: Timeouts) -> Sequence[ReaderInfo]:
         """The reader at this line; without one the serial ports, of which nobody knows whether a reader is there."""
@@ -88,7 +86,3 @@ def _url(address: Address) -> str:
 def _port_info(address: Address, port: Any) -> ReaderInfo:
     where = dataclasses.replace(address, selector=port.device)
     return ReaderInfo(str(where), f"serial port, not asked ({port.description})", None, card=None, in_use=None)
-
-
-def _grace() -> Deadline:
-    return time.monotonic() + _GRACE_SECONDS

@@ -23,7 +23,6 @@ from demail_hw.errors import (
     TransportError,
 )
 from demail_hw.interfaces import Deadline, ReaderInfo, Timeouts
-from demail_hw.transaction_lock import TransactionLock
 from demail_hw.usb.descriptors import SMART_CARD_CLASS
 from demail_hw.usbip.client import ClientEvent, UsbIpClient
 from demail_hw.usbip.events import NEED_DATA, Closed
@@ -37,6 +36,7 @@ from demail_hw.usbip.messages import (
     UsbDevice,
     UsbipStatus,
 )
+from demail_hw_drivers.ccid_reader import reader_over
 from demail_hw_drivers.tcp import Wire, open_connection
 from demail_hw_drivers.tls_stream import TLS_PORT, TlsEngine, TlsFiles, TlsNames, TlsWire, client_context, tls_refusal
 from demail_hw_drivers.usbip_capture import CaptureFile
@@ -46,7 +46,6 @@ from demail_hw_drivers.usbip_transport import TransportCounters, UsbIpTransport
 __all__ = ["TransportCounters", "UsbIpReaders", "UsbIpTransport", "connect", "list_devices"]
 
 _TLS_SCHEME: Final = "usbips"
-_GRACE_SECONDS: Final = 2.0
 _UNREACHABLE: Final = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL})
 _BUSY: Final = frozenset({UsbipStatus.DEV_BUSY, UsbipStatus.NA})
 """An older Linux' usbipd says NA for a device that somebody has."""
@@ -62,12 +61,7 @@ class UsbIpReaders:
 
     def open(self, address: Address, *, timeouts: Timeouts) -> CcidReader:
         """Import the one reader that the address means. Errors: as :func:`connect`."""
-        transport = connect(address, deadline=time.monotonic() + timeouts.connect)
-        try:
-            return CcidReader(transport, lock=TransactionLock(), grace=_grace)
-        except BaseException:
-            transport.close()
-            raise
+        return reader_over(connect(address, deadline=time.monotonic() + timeouts.connect))
 
     def find(self, address: Address, *, timeouts: Timeouts) -> Sequence[ReaderInfo]:
         """The readers on the server that the address can mean. None is imported, so that no serial numbers are known.
@@ -332,7 +326,3 @@ def _info(address: Address, entry: DevlistEntry) -> ReaderInfo:
     where = dataclasses.replace(address, selector=device.bus_id)
     name = f"CCID reader {device.vendor_id:04x}:{device.product_id:04x} at {device.bus_id}"
     return ReaderInfo(str(where), name, serial=None, card=None, in_use=False)
-
-
-def _grace() -> Deadline:
-    return time.monotonic() + _GRACE_SECONDS

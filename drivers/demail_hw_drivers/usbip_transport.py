@@ -31,7 +31,7 @@ from demail_hw.usb.descriptors import (
     configuration_total_length,
     decode_string,
 )
-from demail_hw.usb.setup import SETUP_SIZE, SetupPacket, clear_endpoint_halt, get_descriptor, set_configuration
+from demail_hw.usb.setup import checked_request, clear_endpoint_halt, get_descriptor, set_configuration
 from demail_hw.usbip.client import ClientEvent, UsbIpClient
 from demail_hw.usbip.events import NEED_DATA, Closed, UrbCompleted
 from demail_hw.usbip.messages import (
@@ -200,11 +200,7 @@ class UsbIpTransport:
 
     def control(self, setup: bytes, data: Buffers = (), *, deadline: Deadline) -> bytes:
         """One control transfer; ``ValueError`` if ``data`` does not match the setup packet."""
-        if len(setup) != SETUP_SIZE:
-            raise ValueError(f"a setup packet has {SETUP_SIZE} bytes, not {len(setup)}")
-        packet = SetupPacket.decode(setup)
-        if sum(map(len, data)) != (0 if packet.direction_in else packet.length):
-            raise ValueError(f"a control transfer of {packet.length} bytes with other data")
+        packet = checked_request(setup, data)
         direction = _IN if packet.direction_in else _OUT
         with self._begin(deadline):
             seqnum, buffers = self._submit(direction, _CONTROL_ENDPOINT, packet.length, data, setup)

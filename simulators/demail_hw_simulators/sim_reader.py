@@ -14,6 +14,7 @@ from demail_hw.address import Address
 from demail_hw.ccid.reader import CcidReader
 from demail_hw.errors import ConfigurationError, DeadlineExceeded, Layer, NoCard, Outcome, ReaderBusy
 from demail_hw.interfaces import Buffers, CardLimits, Deadline, Reader, ReaderInfo, ShareMode, Timeouts
+from demail_hw.iso7816.limits import EXTENDED_LIMITS
 from demail_hw.lost_connection import CLOSED, LostConnection
 from demail_hw.transaction_lock import TransactionLock
 from demail_hw_simulators.card.personalities import PERSONALITIES, open_card
@@ -30,7 +31,6 @@ DEFAULT_PERSONALITY: Final = "netkey3"
 _GRACE_SECONDS: Final = 2.0
 """For what a reader is told after the caller's deadline."""
 
-_LIMITS: Final = CardLimits(extended=True, max_command=65544, max_response=65538)
 """The longest command has a header, three bytes Lc, 65535 of data and two bytes Le; the longest answer 65536 and
 a status word (ISO 7816-4, 5.2)."""
 
@@ -134,7 +134,7 @@ class SimulatedConnection:
     @property
     def limits(self) -> CardLimits:
         """Everything fits through."""
-        return _LIMITS
+        return EXTENDED_LIMITS
 
     @property
     def epoch(self) -> int:
@@ -162,8 +162,8 @@ class SimulatedConnection:
         if time.monotonic() >= deadline:
             raise _over("The deadline was over before the command was sent.")
         apdu = b"".join(command)
-        if len(apdu) > _LIMITS.max_command:
-            raise ValueError(f"a command of {len(apdu)} bytes is over the limit of {_LIMITS.max_command}")
+        if len(apdu) > EXTENDED_LIMITS.max_command:
+            raise ValueError(f"a command of {len(apdu)} bytes is over the limit of {EXTENDED_LIMITS.max_command}")
         return self._card.transmit(apdu)
 
     def reset(self, *, deadline: Deadline) -> None:

@@ -251,8 +251,12 @@ def test_a_dry_run_finds_what_is_wrong_with_a_source(uri: str, tmp_path: Path, w
         assert said in done.stderr
 
 
-@each_source
-def test_a_dry_run_finds_a_ledger_that_cannot_be_written(uri: str, tmp_path: Path, what: str, option: str) -> None:
+@pytest.mark.parametrize(
+    ("card", "what"),
+    [("netkey3-fresh" if what == "initialize" else "netkey3", what) for what in DEEDS],
+    indirect=["card"],
+)
+def test_a_dry_run_finds_a_ledger_that_cannot_be_written(uri: str, tmp_path: Path, what: str) -> None:
     blocked = tmp_path / "blocked"
     blocked.write_text("no folder")
     (tmp_path / "pins").mkdir()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from demail_hw.errors import HardwareError, Outcome
 from demail_hw.iso7816.atr import Checksum
+from demail_hw.iso7816.limits import MAX_RESPONSE_APDU
 from demail_hw.iso7816.t1 import RESYNCHRONISATIONS, RETRIES, T1
 from demail_hw.iso7816.t1_blocks import (
     BadBlock,
@@ -25,7 +26,7 @@ from demail_hw.iso7816.t1_blocks import (
     decode_block,
     encode_block,
 )
-from demail_hw.iso7816.tpdu import MAX_APDU_RESPONSE, Transmissions
+from demail_hw.iso7816.tpdu import Transmissions
 
 STATUS = b"\x90\0"
 
@@ -263,6 +264,6 @@ def test_any_answers_come_to_an_end(answers: list[bytes]) -> None:
 
 def test_endless_response_has_an_end() -> None:
     exchange = T1(ifsc=32, checksum=Checksum.LRC).exchange((b"\0\xb0\0\0\0",))
-    blocks = (IBlock(number & 1, (bytes(254),), more=True) for number in range(MAX_APDU_RESPONSE // 254 + 2))
+    blocks = (IBlock(number & 1, (bytes(254),), more=True) for number in range(MAX_RESPONSE_APDU // 254 + 2))
     with pytest.raises(HardwareError, match="more than 65538 bytes"):
         say(exchange, (b"".join(encode_block(block)) for block in blocks))

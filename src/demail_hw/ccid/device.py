@@ -27,7 +27,6 @@ from demail_hw.ccid.code_points import (
     MessageType,
     PowerSelect,
 )
-from demail_hw.ccid.exchange_levels import MAX_COMMAND_APDU, MAX_SHORT_COMMAND
 from demail_hw.ccid.framing import HEADER_SIZE, MessageAssembler
 from demail_hw.ccid.host import NEED_DATA, NeedData
 from demail_hw.ccid.messages import (
@@ -61,6 +60,7 @@ from demail_hw.ccid.parameters import T0ProtocolData, T1ProtocolData, parameters
 from demail_hw.ccid.slot_errors import SlotErrorCode
 from demail_hw.errors import HardwareError
 from demail_hw.iso7816.atr import Atr
+from demail_hw.iso7816.limits import MAX_COMMAND_APDU, SHORT_LIMITS
 
 __all__ = [
     "ApduReceived",
@@ -328,7 +328,7 @@ class CcidDevice:
 
     def _transfer_short_apdu(self, header: Header, command: XfrBlock) -> DeviceEvent:
         """At the short APDU level (CCID 1.10, 3.2.3) wLevelParameter is 0."""
-        refusal = self._refuse_transfer(header, command, MAX_SHORT_COMMAND)
+        refusal = self._refuse_transfer(header, command, SHORT_LIMITS.max_command)
         if refusal is not None:
             return refusal
         self._pending = header

@@ -5,7 +5,7 @@ I/O and knows no slot: ``exchange`` is a generator that yields the blocks to sen
 returns the response APDU. What the reader says of a block that failed is thrown in, as an error.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import Final, Protocol
 
 from demail_hw.ccid.class_descriptor import CcidDescriptor
@@ -13,31 +13,17 @@ from demail_hw.ccid.code_points import ChainParameter, LevelParameter
 from demail_hw.ccid.framing import HEADER_SIZE
 from demail_hw.ccid.messages import DataBlock, XfrBlock
 from demail_hw.errors import Layer, ProtocolViolation
-from demail_hw.interfaces import Buffer, Buffers, CardLimits
+from demail_hw.interfaces import Buffers, CardLimits
+from demail_hw.iso7816.limits import EXTENDED_LIMITS, MAX_COMMAND_APDU, MAX_RESPONSE_APDU, SHORT_LIMITS
+from demail_hw.iso7816.tpdu import BufferQueue
 
 __all__ = [
-    "MAX_COMMAND_APDU",
-    "MAX_RESPONSE_APDU",
-    "MAX_SHORT_COMMAND",
-    "MAX_SHORT_RESPONSE",
     "ApduExchange",
     "ExtendedApduLevel",
     "Level",
     "ShortApduLevel",
     "check_length",
 ]
-
-MAX_COMMAND_APDU: Final = 65544
-"""Header, extended Lc, 65535 bytes, extended Le (ISO 7816-4, 5.1); also the limit of CCID 1.10, 6.1.4."""
-
-MAX_RESPONSE_APDU: Final = 65538
-"""65536 bytes and the status word."""
-
-MAX_SHORT_COMMAND: Final = 261
-"""Header, Lc, 255 bytes, Le."""
-
-MAX_SHORT_RESPONSE: Final = 258
-"""256 bytes and the status word."""
 
 _WHOLE: Final = int(ChainParameter.WHOLE)
 _WHOLE_COMMAND: Final = int(LevelParameter.WHOLE)
@@ -75,7 +61,7 @@ class ExtendedApduLevel:
     @property
     def limits(self) -> CardLimits:
         """All that ISO 7816-4 can say."""
-        return CardLimits(extended=True, max_command=MAX_COMMAND_APDU, max_response=MAX_RESPONSE_APDU)
+        return EXTENDED_LIMITS
 
     def exchange(self, command: Buffers) -> ApduExchange:
         """One block each way if the APDUs fit into a message."""
@@ -91,14 +77,14 @@ class ExtendedApduLevel:
         return (yield from _receive_chain(block))
 
     def _send_chain(self, command: Buffers) -> Generator[XfrBlock, DataBlock, DataBlock]:
-        *pieces, last = _split(command, self._capacity)
+        rest = BufferQueue(command)
         level = LevelParameter.BEGINS
-        for piece in pieces:
-            block = yield XfrBlock(piece, level)
+        while rest.length > self._capacity:
+            block = yield XfrBlock(rest.take(self._capacity), level)
             if block.chain != ChainParameter.NEXT or block.data:
                 raise _violation("it answers before it has the whole command")
             level = LevelParameter.CONTINUES
-        return (yield XfrBlock(last, LevelParameter.ENDS))
+        return (yield XfrBlock(rest.take(self._capacity), LevelParameter.ENDS))
 
 
 def _receive_chain(block: DataBlock) -> ApduExchange:
@@ -115,22 +101,6 @@ def _receive_chain(block: DataBlock) -> ApduExchange:
     return bytes(response)
 
 
-def _split(buffers: Buffers, size: int) -> Iterator[list[Buffer]]:
-    """The gather list in pieces of ``size`` bytes, the last one shorter, nothing copied."""
-    piece: list[Buffer] = []
-    room = size
-    for buffer in buffers:
-        rest = memoryview(buffer)
-        while len(rest) >= room:
-            yield [*piece, rest[:room]]
-            rest, piece, room = rest[room:], [], size
-        if rest:
-            piece.append(rest)
-            room -= len(rest)
-    if piece:
-        yield piece
-
-
 class ShortApduLevel:
     """Short APDUs, one in a message; a longer command is cut into several above, by command chaining."""
 
@@ -140,8 +110,8 @@ class ShortApduLevel:
         capacity = descriptor.message_limit - HEADER_SIZE
         self._limits = CardLimits(
             extended=False,
-            max_command=min(MAX_SHORT_COMMAND, capacity),
-            max_response=min(MAX_SHORT_RESPONSE, capacity),
+            max_command=min(SHORT_LIMITS.max_command, capacity),
+            max_response=min(SHORT_LIMITS.max_response, capacity),
         )
 
     @property

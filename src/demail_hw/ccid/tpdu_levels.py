@@ -4,28 +4,18 @@ from collections.abc import Callable, Generator, Mapping
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from demail_hw.ccid.exchange_levels import (
-    MAX_COMMAND_APDU,
-    MAX_RESPONSE_APDU,
-    MAX_SHORT_COMMAND,
-    MAX_SHORT_RESPONSE,
-    ApduExchange,
-    check_length,
-)
+from demail_hw.ccid.exchange_levels import ApduExchange, check_length
 from demail_hw.ccid.messages import DataBlock, Response, XfrBlock
 from demail_hw.ccid.slot_errors import SlotErrorCode
 from demail_hw.errors import CardMute, ReaderError, SlotError
 from demail_hw.interfaces import Buffers, CardLimits
 from demail_hw.iso7816 import t0
+from demail_hw.iso7816.limits import EXTENDED_LIMITS, MAX_COMMAND_APDU, SHORT_LIMITS
 from demail_hw.iso7816.t1 import T1
 from demail_hw.iso7816.t1_blocks import BadBlock, RError
 from demail_hw.iso7816.tpdu import Transmission
 
-__all__ = ["EXTENDED_LIMITS", "SHORT_LIMITS", "T0Level", "T1Level", "t1_blocks_through"]
-
-EXTENDED_LIMITS: Final = CardLimits(extended=True, max_command=MAX_COMMAND_APDU, max_response=MAX_RESPONSE_APDU)
-"""All that ISO 7816-4 can say."""
-SHORT_LIMITS: Final = CardLimits(extended=False, max_command=MAX_SHORT_COMMAND, max_response=MAX_SHORT_RESPONSE)
+__all__ = ["T0Level", "T1Level", "t1_blocks_through"]
 
 _NOISE: Final[Mapping[int, RError]] = MappingProxyType(
     {SlotErrorCode.XFR_PARITY_ERROR: RError.EDC, SlotErrorCode.XFR_OVERRUN: RError.OTHER}

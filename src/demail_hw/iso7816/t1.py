@@ -25,6 +25,7 @@ from typing import Final, TypeAlias, assert_never
 from demail_hw.errors import CardMute, Layer, Outcome, ProtocolViolation
 from demail_hw.interfaces import Buffers
 from demail_hw.iso7816.atr import Checksum
+from demail_hw.iso7816.limits import MAX_RESPONSE_APDU
 from demail_hw.iso7816.t1_blocks import (
     MAX_INFORMATION,
     BadBlock,
@@ -36,7 +37,7 @@ from demail_hw.iso7816.t1_blocks import (
     decode_block,
     encode_block,
 )
-from demail_hw.iso7816.tpdu import MAX_APDU_RESPONSE, BufferQueue, Transmission, Transmissions
+from demail_hw.iso7816.tpdu import BufferQueue, Transmission, Transmissions
 
 __all__ = ["DEFAULT_IFSD", "RESYNCHRONISATIONS", "RETRIES", "T1"]
 
@@ -94,8 +95,8 @@ class T1:
         while isinstance(answer, IBlock):
             for buffer in answer.information:
                 response += buffer
-            if len(response) > MAX_APDU_RESPONSE:
-                raise _violation(f"a response has more than {MAX_APDU_RESPONSE} bytes")
+            if len(response) > MAX_RESPONSE_APDU:
+                raise _violation(f"a response has more than {MAX_RESPONSE_APDU} bytes")
             if not answer.more:
                 break
             answer = yield from self._ask(RBlock(self._receive))

@@ -5,10 +5,7 @@ from typing import NamedTuple, TypeAlias
 
 from demail_hw.interfaces import Buffer, Buffers
 
-__all__ = ["MAX_APDU_RESPONSE", "BufferQueue", "Transmission", "Transmissions"]
-
-MAX_APDU_RESPONSE = 65538
-"""65536 bytes and the status word: no response is longer (ISO 7816-4, 5.1)."""
+__all__ = ["BufferQueue", "Transmission", "Transmissions"]
 
 
 class Transmission(NamedTuple):

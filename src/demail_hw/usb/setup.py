@@ -6,7 +6,7 @@ import struct
 from typing import Final
 
 from demail_hw.errors import ProtocolViolation
-from demail_hw.interfaces import Buffer
+from demail_hw.interfaces import Buffer, Buffers
 
 __all__ = [
     "SETUP_SIZE",
@@ -15,6 +15,7 @@ __all__ = [
     "RequestKind",
     "SetupPacket",
     "StandardRequest",
+    "checked_request",
     "clear_endpoint_halt",
     "get_descriptor",
     "set_configuration",
@@ -119,6 +120,19 @@ class SetupPacket:
         if len(encoded) != SETUP_SIZE:
             raise ProtocolViolation(f"A setup packet has {SETUP_SIZE} bytes, not {len(encoded)}.")
         return cls(*_LAYOUT.unpack(encoded))
+
+
+def checked_request(setup: bytes, data: Buffers) -> SetupPacket:
+    """The setup packet of a control transfer; ``data``: what is sent with it, nothing where it is an IN transfer.
+
+    ``ValueError`` for a packet of another length, and for data that are not what it announces.
+    """
+    if len(setup) != SETUP_SIZE:
+        raise ValueError(f"a setup packet has {SETUP_SIZE} bytes, not {len(setup)}")
+    packet = SetupPacket.decode(setup)
+    if sum(map(len, data)) != (0 if packet.direction_in else packet.length):
+        raise ValueError(f"a control transfer of {packet.length} bytes with other data")
+    return packet
 
 
 def get_descriptor(descriptor_type: int, index: int, length: int, *, language: int = 0) -> SetupPacket:

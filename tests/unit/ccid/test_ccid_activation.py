@@ -26,7 +26,7 @@ from demail_hw.ccid.messages import (
 )
 from demail_hw.ccid.reader import CcidReader
 from demail_hw.ccid.slot_errors import SlotErrorCode, slot_error
-from demail_hw.ccid.tpdu_levels import EXTENDED_LIMITS, SHORT_LIMITS, T0Level, T1Level
+from demail_hw.ccid.tpdu_levels import T0Level, T1Level
 from demail_hw.errors import (
     CardMute,
     CardRemoved,
@@ -39,6 +39,7 @@ from demail_hw.errors import (
 )
 from demail_hw.interfaces import Buffers, CardLimits, Deadline, UsbIdentity
 from demail_hw.iso7816.atr import Atr
+from demail_hw.iso7816.limits import EXTENDED_LIMITS, SHORT_LIMITS
 from demail_hw.iso7816.t1_blocks import IBlock, RBlock, SBlock, decode_block, encode_block
 from demail_hw.transaction_lock import TransactionLock
 from demail_hw_simulators.ccid_device import UTRUST_2700F

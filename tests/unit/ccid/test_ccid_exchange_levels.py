@@ -6,9 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from demail_hw.ccid.code_points import ChainParameter, LevelParameter
-from demail_hw.ccid.exchange_levels import MAX_COMMAND_APDU, MAX_RESPONSE_APDU, ExtendedApduLevel
+from demail_hw.ccid.exchange_levels import ExtendedApduLevel
 from demail_hw.ccid.messages import DataBlock
 from demail_hw.errors import Layer, ProtocolViolation
+from demail_hw.iso7816.limits import MAX_COMMAND_APDU, MAX_RESPONSE_APDU
 from demail_hw_simulators.ccid_device import UTRUST_2700F
 
 LEVEL = ExtendedApduLevel(UTRUST_2700F.descriptor)

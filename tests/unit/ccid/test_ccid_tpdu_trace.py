@@ -1,8 +1,6 @@
 """What pcscd with libccid sent to readers of the TPDU level, byte for byte from our host, with no socket between."""
 
 import dataclasses
-import pathlib
-import re
 from collections.abc import Generator, Iterator
 from functools import reduce
 from operator import xor
@@ -15,20 +13,15 @@ from demail_hw.ccid.class_descriptor import CcidDescriptor, Features
 from demail_hw.ccid.exchange_levels import ExtendedApduLevel, Level
 from demail_hw.ccid.host import CcidHost, NeedData, TimeExtension
 from demail_hw.ccid.messages import Command, DataBlock, Response, decode_command
-from demail_hw.ccid.tpdu_levels import EXTENDED_LIMITS, T1Level
+from demail_hw.ccid.tpdu_levels import T1Level
 from demail_hw.iso7816.atr import Atr, Checksum
+from demail_hw.iso7816.limits import EXTENDED_LIMITS
 from demail_hw.iso7816.t1 import T1
 from demail_hw_simulators.ccid_device import UTRUST_2700F
+from recorded_ccid import Line, read_trace
 
-LINE = re.compile(r"(->|<-) (\w+) ((?:[0-9a-f]{2} ){9}[0-9a-f]{2}) ?([0-9a-f]*)(\.\.\.)?")
 MORE = 0x20
 Done = TypeVar("Done")
-
-
-class Line(NamedTuple):
-    to_reader: bool
-    name: str
-    message: bytes
 
 
 class Profile(NamedTuple):
@@ -48,15 +41,6 @@ def descriptor_of(profile: Profile) -> CcidDescriptor:
     )
 
 
-def read_trace(name: str) -> list[Line]:
-    text = (pathlib.Path(__file__).parent / "vectors" / f"{name}.txt").read_text()
-    return [
-        Line(match[1] == "->", match[2], restore(match[1] == "->", bytes.fromhex(match[3]), bytes.fromhex(match[4])))
-        for match in map(LINE.fullmatch, text.splitlines())
-        if match
-    ]
-
-
 def restore(to_reader: bool, header: bytes, data: bytes) -> bytes:
     """A block of which the recorder kept the first bytes: one byte goes on, then Le or the status word, then LRC."""
     length = int.from_bytes(header[1:5], "little")
@@ -71,7 +55,7 @@ class Replay:
     """A host that is answered as recorded, and has to send what was recorded."""
 
     def __init__(self, trace: str) -> None:
-        self._lines: Iterator[Line] = iter(read_trace(trace))
+        self._lines: Iterator[Line] = iter(read_trace(trace, restore))
         self._host = CcidHost(max_message_length=1034, packet_size=64)
         self._next = next(self._lines)
 

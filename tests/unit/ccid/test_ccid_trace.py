@@ -1,9 +1,6 @@
 """What pcscd with libccid sent to a reader, and what it was answered, byte for byte through both machines."""
 
-import pathlib
-import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import pytest
 
@@ -13,25 +10,10 @@ from demail_hw.ccid.exchange_levels import ApduExchange, ExtendedApduLevel
 from demail_hw.ccid.host import NEED_DATA, CcidHost, TimeExtension
 from demail_hw.ccid.messages import DataBlock, NotifySlotChange, SlotChange, XfrBlock, decode_command, decode_response
 from demail_hw_simulators.ccid_device import UTRUST_2700F
+from recorded_ccid import Line, read_trace
 
 ATR = bytes.fromhex("3bff9600008131fe4380318065b0850300ef120fff82900019")
-LINE = re.compile(r"(->|<-) (\w+) ((?:[0-9a-f]{2} ){9}[0-9a-f]{2}) ?([0-9a-f]*)(\.\.\.)?")
 MAX_LENGTH = UTRUST_2700F.descriptor.max_message_length
-
-
-class Line(NamedTuple):
-    to_reader: bool
-    name: str
-    message: bytes
-
-
-def read_trace() -> list[Line]:
-    text = (pathlib.Path(__file__).parent / "vectors" / "ext-apdu.txt").read_text()
-    return [
-        Line(match[1] == "->", match[2], restore(match[1] == "->", bytes.fromhex(match[3]), bytes.fromhex(match[4])))
-        for match in map(LINE.fullmatch, text.splitlines())
-        if match
-    ]
 
 
 def restore(to_reader: bool, header: bytes, data: bytes) -> bytes:
@@ -47,7 +29,7 @@ def restore(to_reader: bool, header: bytes, data: bytes) -> bytes:
     return header + data + data[-1:] * (length - len(data) - len(end)) + end
 
 
-TRACE = read_trace()
+TRACE = read_trace("ext-apdu", restore)
 
 
 def card(apdu: bytes) -> bytes:

@@ -310,7 +310,7 @@ def test_every_key_in_turn_whatever_selecting_its_application_again_does(
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader without extended APDUs."""
     limits = CardLimits(extended=False, max_command=261, max_response=258)
-    monkeypatch.setattr("demail_hw_simulators.sim_reader._LIMITS", limits)
+    monkeypatch.setattr("demail_hw_simulators.sim_reader.EXTENDED_LIMITS", limits)
 
 
 @pytest.mark.usefixtures("short")
