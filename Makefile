@@ -24,22 +24,22 @@ $(stamp): pyproject.toml constraints.txt
 	$(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-check: $(stamp)  ## style, types, the law of the layers, unit and property tests: under a minute
+check: $(stamp)  ## style, types, the law of the layers, unit tests: under a minute
 	$(bin)/ruff check
 	$(bin)/ruff format --check
 	$(bin)/mypy
 	$(bin)/mypy scripts
 	$(bin)/lint-imports
-	$(bin)/pytest -q -n 2 --dist worksteal tests/unit tests/property tests/fuzz -m '$(MARKS)'
+	$(bin)/pytest -q -n 2 --dist worksteal tests/unit -m '$(MARKS)'
 
 # A missing program skips its tests loudly, but not in CI, and not where everything is there.
-test: check  ## check, and the rest: contract, integration, and programs that nobody here wrote
+test: check  ## check, and the rest: property, fuzz corpora, contract, integration, and programs that nobody here wrote
 	@real=--require-real; \
 	$(bin)/python scripts/debian_packages.py || test -n "$$CI" || real=; \
 	$(bin)/python -c 'import smartcard.scard' 2>/dev/null \
 	  || $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,pcsc]' \
 	  || test -n "$$CI" || real=; \
-	$(bin)/pytest -q -n 2 --dist worksteal tests/contract tests/integration -m '$(MARKS)' $$real && \
+	$(bin)/pytest -q -n 2 --dist worksteal tests/property tests/fuzz tests/contract tests/integration -m '$(MARKS)' $$real && \
 	$(bin)/pytest tests/real -m '$(MARKS)' $$real
 
 full: PYTHON_OLDEST ?= $(shell $(PYTHON) scripts/find_python.py oldest)

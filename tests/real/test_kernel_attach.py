@@ -135,6 +135,7 @@ def started(
 @contextlib.contextmanager
 def attached(vm: VirtualMachine, name: str, address: str) -> Iterator[None]:
     """`demail-hw attach`, to the end of the block."""
+    has_no_reader(vm)  # pcscd hears later than others that the last one is gone
     vm.start(name, "python3", "/project/attach.py", address)
     try:
         yield
@@ -147,6 +148,10 @@ def attached(vm: VirtualMachine, name: str, address: str) -> Iterator[None]:
 
 def has_reader(vm: VirtualMachine) -> None:
     vm.until(READER, "opensc-tool", "--list-readers")
+
+
+def has_no_reader(vm: VirtualMachine) -> None:
+    vm.until(NO_READER, "opensc-tool", "--list-readers")
 
 
 def answer_to_reset(vm: VirtualMachine) -> bytes:
@@ -214,11 +219,12 @@ def sign_in_session(vm: VirtualMachine, *, times: int) -> bytes:
 
 
 def test_a_cut_link_heals(vm: VirtualMachine) -> None:
+    has_no_reader(vm)
     with UsbIpServer([CountingReader()], port=0) as server:
         port = server.port
         vm.start("healing", "python3", "/project/attach.py", f"usbip://{HOST}:{port}/serial=53692013000000")
         has_reader(vm)
-    vm.until(NO_READER, "opensc-tool", "--list-readers")
+    has_no_reader(vm)
     with UsbIpServer([CountingReader()], port=port):
         has_reader(vm)
 
