@@ -366,7 +366,9 @@ class PinRecord:
 
     ``at``: when it was noted, with a time zone. ``retries_left``: the counter before the command, if it
     was told and can prove later what became of it; after a refusal, what the card said with it. ``unsettled``: the
-    change or unblocking before it whose end is not known either, as long as no accepted PIN has settled which counts.
+    change or unblocking before it whose end is not known either, as long as no accepted PIN has settled which counts;
+    of several the last one, and with it the first. ``at_most``: where the counter was hidden, or proves nothing, the
+    tries that there were at the most before the command.
     """
 
     state: PinRecordState
@@ -374,6 +376,7 @@ class PinRecord:
     at: datetime.datetime
     retries_left: int | None
     unsettled: "PinRecord | None" = None
+    at_most: int | None = None
 
 
 class PinPage(Protocol):

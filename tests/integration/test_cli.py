@@ -234,8 +234,9 @@ def test_a_wrong_pin_costs_one_try_and_is_in_no_output(tmp_path: Path, message: 
             tail = [flag for flag in flags if flag != "-v"]
             done = run(*head, "sign", server, message, "--key", "signature", "--pin", source, *tail)
             assert done.returncode == ExitCode.PIN
-            info = json.loads(run("card", "info", server, "--json").stdout)
-            assert info["pins"][0] == {"pin": "global", "state": "ready", "retries_left": 2}
+            told = json.loads(run("card", "info", server, "--json").stdout)["pins"][0]
+            assert (told["pin"], told["state"], told["retries_left"]) == ("global", "ready", 2)
+            assert f"demail-hw pin verify {server} --keep 1" in told["next_step"]
             outputs.append(done)
         kept = run("sign", server, message, "--key", "signature", "--pin", source)
         assert kept.returncode == ExitCode.PIN

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import pwd
+import re
 import signal
 import stat
 import subprocess
@@ -38,6 +39,7 @@ from demail_hw_simulators.card.personalities import load_card_key, netkey3
 from demail_hw_simulators.ccid_device import SimulatedUsbReader
 from demail_hw_simulators.faults import FaultyReader, SlotFailure
 from demail_hw_simulators.loopback import LoopbackTransport
+from demail_hw_simulators.proxy import Proxy
 from issued import issue
 from terminal import at_terminal
 
@@ -104,17 +106,43 @@ def test_list(card: SimulatedTcosCard, uri: str) -> None:
     assert lines[0] == "NKS/4331   user certificate, writable  empty"
     assert lines[1].startswith("NKS/4332   user certificate, writable  broken: ")
     assert lines[2].startswith("NKS/C000   card certificate            NetKey signature key: CN=Beispiel GmbH (TEST)")
+    assert lines[2].endswith(", until 2049-12-31, in use")
     found = {entry["file"]: entry for entry in good("certs", "list", uri)["certificates"]}
+    step = f"Import a certificate into it, or erase it: demail-hw certs erase {uri} --file NKS/4332."
+    assert (found["NKS/4332"]["next_step"], found["NKS/4331"]["next_step"]) == (step, "")
+    assert lines[1].endswith(f". {step}")
+    assert f"Remedy: {step}" in run("certs", "export", uri, "--file", "4332").stderr.decode()
     assert found["NKS/C500"]["role"] == "authentication"
     assert found["NKS/C500"]["key"] == "82"
     assert found["NKS/C500"]["form"] == "container"
     assert found["NKS/C500"]["not_after"] == "2049-12-31T23:59:59+00:00"
     assert found["NKS/4331"] == {
         "file": "NKS/4331", "kind": "user certificate", "writable": True, "state": "empty",
-        "form": None, "key": None, "role": None, "problem": None,
+        "form": None, "key": None, "role": None, "in_use": False, "validity": None, "problem": None,
+        "next_step": "",
     }  # fmt: skip
     assert found["NKS/4332"]["problem"]
     assert card.instructions[VERIFY] == 0
+
+
+def test_list_tells_what_is_valid_and_which_of_two_is_in_use(card: SimulatedTcosCard, uri: str) -> None:
+    put(card, issue(public_key(), first_day=-2, last_day=-1).public_bytes(Encoding.DER), 0x4331)
+    put(card, issue(public_key(), first_day=1, last_day=2).public_bytes(Encoding.DER), 0x4332)
+    lines = run("certs", "list", uri).stdout.decode().splitlines()
+    assert re.search(r"CN=imported, expired \d{4}-\d\d-\d\d, in use\. Request a new one \(demail-hw csr\)", lines[0])
+    assert re.search(r"CN=imported, not valid before \d{4}-\d\d-\d\d, until \d{4}-\d\d-\d\d$", lines[1])
+    assert lines[2].endswith(", until 2049-12-31")
+    found = {entry["file"]: entry for entry in good("certs", "list", uri)["certificates"]}
+    told = [(found[name]["validity"], found[name]["in_use"]) for name in ("NKS/4331", "NKS/4332", "NKS/C000")]
+    assert told == [("expired", True), ("not yet valid", False), ("valid", False)]
+
+
+def test_a_warning_names_the_command_with_the_address(
+    card: SimulatedTcosCard, uri: str, certificate: Path, pin: str
+) -> None:
+    put(card, issue(public_key(), first_day=-2, last_day=-1).public_bytes(Encoding.DER), 0x4331)
+    done = run("certs", "import", uri, certificate, "--file", "4332", "--pin", pin, "--dry-run")
+    assert f"erase the old: demail-hw certs erase {uri} --file NKS/4331." in done.stderr.decode()
 
 
 # --- export
@@ -220,10 +248,15 @@ def test_import_and_erase(card: SimulatedTcosCard, uri: str, certificate: Path, 
     assert card.instructions[UPDATE] == WRITES + WRITES - 1
 
 
-def test_a_dry_run_says_what_would_be_written_and_asks_for_nothing(
-    card: SimulatedTcosCard, uri: str, certificate: Path
+def nothing_was_sent(uri: str) -> bool:
+    """No PIN, as the ledger has it; the counter is asked with VERIFY too."""
+    return all(each["ledger"] is None for each in good("pin", "status", uri)["pins"])
+
+
+def test_a_dry_run_says_what_would_be_written_and_sends_nothing(
+    card: SimulatedTcosCard, uri: str, certificate: Path, pin: str
 ) -> None:
-    arguments = ("certs", "import", uri, certificate, "--key", "signature", "--pin", "file:/nowhere", "--dry-run")
+    arguments = ("certs", "import", uri, certificate, "--key", "signature", "--pin", pin, "--dry-run")
     done = run(*arguments)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.decode().splitlines()
@@ -243,8 +276,8 @@ def test_a_dry_run_says_what_would_be_written_and_asks_for_nothing(
     assert facts["done"] is False
     assert len(facts["writes"]) == len(lines) - 2 == WRITES
     erase = good("certs", "erase", uri, "--file", "4331", "--pin", "file:/nowhere", "--dry-run")
-    assert erase["writes"] == []
-    assert card.file_system.root.pins[0].tries == 3
+    assert erase["writes"] == []  # so that its PIN is needed for nothing
+    assert nothing_was_sent(uri)
     assert card.instructions[UPDATE] == 0
 
 
@@ -267,11 +300,48 @@ def test_a_dry_run_refuses_what_the_deed_would(
     assert card.instructions[VERIFY] == card.instructions[UPDATE] == 0
 
 
-def test_a_dry_run_looks_at_the_tries(card: SimulatedTcosCard, uri: str, certificate: Path) -> None:
+@pytest.mark.parametrize("action", ["import", "erase"])
+def test_a_dry_run_finds_what_is_wrong_with_the_pin_source(
+    card: SimulatedTcosCard, uri: str, certificate: Path, tmp_path: Path, pin: str, action: str
+) -> None:
+    put(card, wrap(DER, StorageForm.CONTAINER), 0x4332)
+    words = ["certs", action, uri, *((certificate,) if action == "import" else ()), "--dry-run", "--file"]
+    words.append("4331" if action == "import" else "4332")
+    loose = pin_file(tmp_path, "864209")
+    Path(loose.removeprefix("file:")).chmod(0o644)
+    for source, code, said in (
+        ("file:/nowhere", ExitCode.PIN, b"cannot be read"),
+        (pin_file(tmp_path, "123"), ExitCode.PIN, b"nothing was sent"),
+        (loose, ExitCode.CONFIGURATION, b"others may read it"),
+    ):
+        done = run(*words, "--pin", source)
+        assert (done.returncode, done.stdout) == (code, b""), done.stderr
+        assert said in done.stderr
+    blocked = tmp_path / "blocked"
+    blocked.touch()
+    done = run("--state-dir", blocked / "state", *words, "--pin", pin)
+    assert (done.returncode, done.stdout) == (ExitCode.PIN, b"")
+    assert b"no PIN is sent without it" in done.stderr
+    assert run(*words, "--pin", pin).returncode == 0
+    assert nothing_was_sent(uri)
+    assert card.instructions[UPDATE] == 0
+
+
+def test_a_dry_run_looks_at_the_tries(card: SimulatedTcosCard, uri: str, certificate: Path, pin: str) -> None:
     card.file_system.root.pins[0].tries = 2
-    words = ("certs", "import", uri, certificate, "--file", "4331", "--pin", "file:/nowhere", "--dry-run")
-    assert run(*words).returncode == ExitCode.PIN
+    words = ("certs", "import", uri, certificate, "--file", "4331", "--pin", pin, "--dry-run")
+    done = run(*words)
+    assert done.returncode == ExitCode.PIN
+    assert b"has 2 tries left" in done.stderr
     assert card.file_system.root.pins[0].tries == 2
+
+
+def test_a_card_that_ends_with_the_command_says_so(certificate: Path, pin: str) -> None:
+    words = ("certs", "import", "sim:netkey3", certificate, "--key", "signature", "--pin", pin)
+    assert b"forgets" not in run(*words, "--dry-run").stderr
+    done = run(*words, "--yes")
+    assert done.returncode == 0
+    assert done.stderr.count(b"The card of sim:netkey3 is simulated or recorded, and forgets when this command") == 1
 
 
 def test_nothing_in_a_subject_controls_the_terminal(
@@ -337,7 +407,44 @@ def test_a_question_that_was_answered_with_no_is_told_in_json(
     assert error == {
         "type": "Declined", "message": "Nothing was done.", "remedy": "Answer with y to go on.", "exit_code": code,
     }  # fmt: skip
-    assert card.instructions[VERIFY] == card.instructions[UPDATE] == 0
+    assert nothing_was_sent(uri)
+    assert card.instructions[UPDATE] == 0
+
+
+@pytest.mark.parametrize("key", ["\x03", "\x04"], ids=["Ctrl-C", "Ctrl-D"])
+def test_who_interrupts_a_question_is_told_in_json(
+    card: SimulatedTcosCard, uri: str, certificate: Path, key: str
+) -> None:
+    words = command("certs", "import", uri, certificate, "--file", "4331", "--pin", "prompt:")
+    code, shown = at_terminal([*words, "--json"], [("Go on? [y/N]: ", key)])
+    assert (code, json.loads(shown.splitlines()[-1])["error"]) == (
+        130, {"type": "Interrupted", "message": "Interrupted.", "remedy": "", "exit_code": 130},
+    )  # fmt: skip
+    code, shown = at_terminal(words, [("Go on? [y/N]: ", key)])
+    assert (code, shown.splitlines()[-1]) == (130, "demail-hw: interrupted")
+    assert card.instructions[UPDATE] == 0
+
+
+@pytest.mark.parametrize("more", [(), ("--yes",)])
+def test_nobody_is_asked_whether_to_write_what_no_pin_opens(
+    card: SimulatedTcosCard, uri: str, certificate: Path, more: tuple[str, ...]
+) -> None:
+    card.file_system.root.pins[0].tries = 2
+    words = command("certs", "import", uri, certificate, "--file", "4331", "--pin", "prompt:", *more)
+    code, shown = at_terminal(words, [])
+    assert code == ExitCode.PIN
+    assert "has 2 tries left" in shown
+    assert "Go on?" not in shown
+
+
+@pytest.mark.parametrize(("key", "told"), [("\x03", ("Interrupted", 130)), ("\x04", ("PinRequired", ExitCode.PIN))])
+def test_who_interrupts_the_prompt_for_a_pin_is_told_in_json(
+    card: SimulatedTcosCard, uri: str, key: str, told: tuple[str, int]
+) -> None:
+    words = command("csr", uri, "--key", "signature", "--subject", "CN=a", "--pin", "prompt:", "--json")
+    code, shown = at_terminal(words, [(PROMPT, key)])
+    assert (json.loads(shown.splitlines()[-1])["error"]["type"], code) == told
+    assert card.instructions[PSO] == 0
 
 
 def test_at_a_terminal_it_asks(card: SimulatedTcosCard, uri: str, certificate: Path) -> None:
@@ -345,7 +452,7 @@ def test_at_a_terminal_it_asks(card: SimulatedTcosCard, uri: str, certificate: P
     code, shown = at_terminal(words, [("Go on? [y/N]: ", "n")])
     assert code == ExitCode.DECLINED
     assert "Nothing was done." in shown
-    assert card.instructions[VERIFY] == 0
+    assert nothing_was_sent(uri)
     code, shown = at_terminal(words, [("Go on? [y/N]: ", "y"), (PROMPT, PIN)])
     assert code == 0, shown
     assert "now it holds: empty" in shown
@@ -497,7 +604,7 @@ def test_csr_tells_whoever_types_for_which_card(card: SimulatedTcosCard, uri: st
     target = tmp_path / "request.pem"
     code, shown = at_terminal(command("csr", uri, *CSR, "-o", target), [(PROMPT, PIN)])
     assert code == 0, shown
-    assert shown.startswith(f"For the card {good('card', 'info', uri)['card']['serial']} in the reader ")
+    assert f"For the card {good('card', 'info', uri)['card']['serial']} in the reader " in shown
     assert x509.load_pem_x509_csr(target.read_bytes()).is_signature_valid
 
 
@@ -577,6 +684,46 @@ def test_a_card_that_is_pulled_at_any_command(opener: Opener, action: str) -> No
         number += 1
         lost = pulled_at(opener, action, number)
     assert number > WRITES
+
+
+class WithCut:
+    """A card whose third UPDATE BINARY is the last one that the way to it carries."""
+
+    def __init__(self, card: SimulatedTcosCard) -> None:
+        self._card = card
+        self.atr = card.atr
+        self.proxy: Proxy | None = None
+
+    def power_on(self) -> bytes:
+        return self._card.power_on()
+
+    def power_off(self) -> None:
+        self._card.power_off()
+
+    def transmit(self, command: bytes) -> bytes:
+        if self.proxy and command[1] == UPDATE and self._card.instructions[UPDATE] == 2:
+            self.proxy.cut_after(0)
+        return self._card.transmit(command)
+
+
+def test_a_reader_that_is_lost_in_the_middle_leaves_a_next_step(
+    card: SimulatedTcosCard, certificate: Path, pin: str
+) -> None:
+    cutting = WithCut(card)
+    with (
+        UsbIpServer([SimulatedUsbReader(cutting)], host="127.0.0.1", port=0) as server,
+        Proxy(("127.0.0.1", server.port)) as proxy,
+    ):
+        cutting.proxy = proxy
+        words = ("certs", "import", f"usbip://127.0.0.1:{proxy.address[1]}/", certificate, "--file", "4331")
+        done = run(*words, "--pin", pin, "--yes", "--json")
+    assert done.returncode == ExitCode.TRANSPORT
+    error = json.loads(done.stderr.splitlines()[-1])["error"]
+    assert error["remedy"] == (
+        "See that the reader, its card and the way to them are there. Then import the certificate again. "
+        "NKS/4331 now is empty."
+    )
+    assert ef(card).content[0] == 0xFF
 
 
 def pulled_at(opener: Opener, action: str, number: int) -> tuple[bytes, str] | None:

@@ -188,6 +188,16 @@ def test_a_person_goes_on_after_a_refusal(card: SimulatedTcosCard, uri: str, tmp
 
 
 @pytest.mark.parametrize("card", ["netkey3-fresh"], indirect=True)
+def test_card_info_says_what_to_do_next(uri: str) -> None:
+    shown = run("card", "info", uri).stdout
+    first = f"It was never set (NullPIN). Set the first one: demail-hw pin initialize {uri}."
+    assert f"  global  {first}\n" in shown
+    assert "  nks-1   3 tries are left.\n" in shown
+    told = json.loads(run("card", "info", uri, "--json").stdout)["pins"][0]
+    assert (told["state"], f"{told['sentence']} {told['next_step']}") == ("NullPIN", first)
+
+
+@pytest.mark.parametrize("card", ["netkey3-fresh"], indirect=True)
 def test_a_first_pin(card: SimulatedTcosCard, uri: str, tmp_path: Path) -> None:
     assert "pin initialize" in run("pin", "status", uri).stdout
     code, shown = at_terminal(
@@ -297,12 +307,30 @@ def test_facts_name_card_and_reader(uri: str, tmp_path: Path) -> None:
         assert (said["card"], said["reader"]) == (facts["card"]["serial"], facts["reader"])
 
 
-def test_a_card_that_ends_with_the_command_is_changed_at_no_source(tmp_path: Path) -> None:
-    pins = ("--pin", pin_file(tmp_path, OLD), "--new", pin_file(tmp_path, NEW))
-    done = run("pin", "change", "sim:netkey3", *pins)
-    assert done.returncode == 0
+@pytest.mark.parametrize("what", DEEDS)
+def test_a_card_that_ends_with_the_command_says_so(tmp_path: Path, what: str) -> None:
+    uri = "sim:netkey3-fresh" if what == "initialize" else "sim:netkey3"
+    words = [word for word in deed(what, uri, tmp_path) if word != "--dry-run"]
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(f"The card of {uri} is simulated or recorded, and forgets when this command ends") == 1
     assert "every source" not in done.stdout
-    assert "leave the sources as they are" in done.stdout
+    assert ("Leave its sources as they are." in done.stdout) == (what in {"change", "unblock"})
+    assert "forgets" in json.loads(run(*words, "--json").stderr)["warning"]
+    assert run(*words, "--dry-run").stderr == ""
+    assert run("pin", "status", uri).stderr == ""
+
+
+def test_a_try_that_a_simulated_card_lost_is_not_lost(tmp_path: Path) -> None:
+    for _ in range(2):
+        done = run("pin", "verify", "sim:netkey3", "--pin", pin_file(tmp_path, WRONG))
+        assert done.returncode == ExitCode.PIN
+        assert "2 tries are left" in done.stderr
+        assert done.stderr.count("forgets when this command ends") == 1
+
+
+def test_a_card_that_stays_is_not_said_to_forget(uri: str, tmp_path: Path) -> None:
+    assert run("pin", "verify", uri, "--pin", pin_file(tmp_path, OLD)).stderr == ""
 
 
 def test_the_next_step_names_the_folder_that_was_said(uri: str, tmp_path: Path) -> None:

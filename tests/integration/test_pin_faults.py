@@ -1,20 +1,22 @@
-"""No fault costs more than one try of a PIN: the rows F68 to F70 and F80 to F96 of the table of faults, by number;
-F93 is in test_pin_nowhere.py and test_pin_memory.py, F94 in test_growth.py.
-F60 to F67 are in tests/real (PC/SC) and in tests/unit/keys/test_same_card.py.
+"""No fault costs more than one try of a PIN: the rows F68 to F70, F72, F74 and F80 to F96 of the table of faults, by
+number; F73 is in tests/unit/keys/test_validity.py, F93 in test_pin_nowhere.py and test_pin_memory.py, F94 in
+test_growth.py. F60 to F67 are in tests/real (PC/SC) and in tests/unit/keys/test_same_card.py.
 
 The card is in another process than who uses it, behind USB/IP, and counts the PINs that it is sent.
 """
 
 import asyncio
+import datetime
 import os
 import resource
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -25,9 +27,12 @@ from child_process import Child
 from demail_hw import KeyRole, open_provider
 from demail_hw.cli.exit_codes import ExitCode
 from demail_hw.errors import (
+    CardError,
     HardwareError,
     Outcome,
+    PinBlocked,
     PinIncorrect,
+    PinNotInitialized,
     PinRefused,
     PinRequired,
 )
@@ -36,6 +41,7 @@ from demail_hw.keys.provider import TcosKeyProvider
 from demail_hw.pin_ledger import FilePinLedger
 from demail_hw_simulators.card.personalities import netkey3, netkey3_fresh
 from pin_faults import ICCSN, RIGHT, SECONDS, TRIES, WRONG, Act, Bench, Gate, WatchedCard, same_card, serving
+from terminal import at_terminal
 
 NEW = "864209"
 OTHER_ICCSN = "89490173510080407144"
@@ -197,6 +203,10 @@ def test_f69_power_loss_in_unblock(
     assert (verified.returncode == ExitCode.OK) is (counts == NEW)
     if counts == RIGHT:
         bench.run("pin", "clear", "{card}")
+        stopped = bench.run(*unblock, pins=[PUK, NEW])  # not at a terminal: the card hides what the PUK may have lost
+        assert "pin verify usbip://" in stopped.stderr
+        assert "--which puk" in stopped.stderr
+        bench.run("pin", "clear", "{card}", "--which", "puk")
         assert bench.run(*unblock, pins=[PUK, NEW]).returncode == ExitCode.OK
     assert bench.run_sign(NEW).returncode == ExitCode.OK
     assert (bench.card.pin.tries, bench.card.puk.tries) == (TRIES, TRIES)
@@ -219,6 +229,112 @@ def test_f70_tearing(bench: Bench) -> None:
     bench.run("pin", "clear", "{card}")
     assert bench.run("pin", "verify", "{card}", "--pin", "{0}", pins=[RIGHT]).returncode == ExitCode.OK
     assert bench.sign()["did"] == "signed"
+
+
+# --- a key that is used up, a clock that jumps
+
+
+@pytest.mark.parametrize("status", ["6982", "6983", "6984", "6985", "6a81", "6a88"])
+def test_f72_key_deactivated_or_used_up(bench: Bench, status: str) -> None:
+    """For good, and no fault of the PIN: that is sent once, and is not asked for again."""
+    bench.card.faults["PSO"] = lambda act, command: bytes.fromhex(status)
+    with open_keys(bench) as provider:
+        for _ in range(3):
+            with pytest.raises(CardError) as caught:
+                sign(provider)
+            assert (caught.value.outcome, caught.value.transient) == (Outcome.REFUSED, False)
+            assert not isinstance(caught.value, PinIncorrect | PinBlocked | PinNotInitialized)
+            assert caught.value.status == int(status, 16)
+            assert ("PIN that opens this key" if status == "6982" else "out of service") in caught.value.remedy
+    assert bench.card.sent == ["VERIFY", "PSO", "PSO", "PSO"]
+    assert (state(bench), bench.card.pin.tries) == (ACCEPTED, TRIES)
+
+
+class WallClock:
+    """The system's time, as NTP or a person sets it: ``jump``. The monotonic clock knows nothing of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead = datetime.timedelta()
+        clock, real, seconds = self, datetime.datetime, time.time
+
+        class Moved(datetime.datetime):
+            @classmethod
+            def now(cls, tz: datetime.tzinfo | None = None) -> Self:
+                return cls.fromtimestamp(real.now(datetime.UTC).timestamp() + clock.ahead.total_seconds(), tz)
+
+        monkeypatch.setattr(datetime, "datetime", Moved)
+        monkeypatch.setattr(time, "time", lambda: seconds() + self.ahead.total_seconds())
+
+    def jump(self, ahead: datetime.timedelta) -> None:
+        self.ahead += ahead
+
+
+@pytest.fixture
+def wall_clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
+    return WallClock(monkeypatch)
+
+
+YEARS = datetime.timedelta(days=1000)
+each_way = pytest.mark.parametrize("jump", [YEARS, -YEARS], ids=["ahead", "back"])
+
+
+@each_way
+@pytest.mark.parametrize("command", ["PIN status", "VERIFY", "PSO"])
+def test_f74_clock_jumps_in_a_command(
+    bench: Bench, wall_clock: WallClock, jump: datetime.timedelta, command: str
+) -> None:
+    """Deadlines are on the monotonic clock: none is missed, and none is put off."""
+
+    def jump_and_act(act: Act, sent: bytes) -> bytes:
+        wall_clock.jump(jump)
+        return act(sent)
+
+    bench.card.faults[command] = jump_and_act
+    with open_keys(bench) as provider:
+        sign(provider)
+    assert bench.card.sent == ["VERIFY", "PSO"]
+    assert state(bench) is ACCEPTED
+
+
+@each_way
+def test_f74_a_refusal_holds_whatever_the_time_is(
+    bench: Bench, wall_clock: WallClock, jump: datetime.timedelta
+) -> None:
+    with open_keys(bench, WRONG) as provider, pytest.raises(PinIncorrect):
+        sign(provider)
+    wall_clock.jump(jump)
+    with open_keys(bench) as provider, pytest.raises(PinRefused, match="not sent again"):
+        sign(provider)
+    assert bench.card.verifies == 1
+
+
+@each_way
+@pytest.mark.parametrize(("lost", "then"), [(0, "signed"), (1, "PinRefused")])
+def test_f74_what_has_no_end_is_told_by_the_counter_and_not_by_the_time(
+    bench: Bench, wall_clock: WallClock, jump: datetime.timedelta, lost: int, then: str
+) -> None:
+    kill_at(bench, RIGHT, "after the note and before VERIFY")
+    bench.card.pin.tries -= lost
+    wall_clock.jump(jump)
+    with open_keys(bench) as provider:
+        assert outcome_of(provider) == then
+    assert bench.card.verifies == (then == "signed")
+
+
+@pytest.mark.parametrize("told", ["expired at", "is not valid before"])
+def test_f74_validity_is_on_the_wall_clock(
+    bench: Bench, wall_clock: WallClock, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As it is at each signature, and not as it was when the card was opened."""
+    with open_keys(bench) as provider:
+        sign(provider)
+        assert told not in caplog.text
+        certificate = provider.identity(KeyRole.SIGNATURE).certificate
+        end = certificate.not_valid_after_utc if told == "expired at" else certificate.not_valid_before_utc
+        day = datetime.timedelta(days=1 if told == "expired at" else -1)
+        wall_clock.jump(end - datetime.datetime.now(datetime.UTC) + day)
+        sign(provider)
+    assert told in caplog.text
 
 
 # --- a wrong PIN, and few tries
@@ -262,6 +378,21 @@ def test_f82_unreadable_counter(bench: Bench, status: str) -> None:
     did = [bench.sign(WRONG)["did"] for _ in range(3)]
     assert did == ["PinIncorrect", "PinRefused", "PinRefused"]
     assert bench.card.verifies == 3
+
+
+@pytest.mark.parametrize(("left", "question"), [(1, "Go on? [y/N]: "), (2, "(2 tries left): ")])
+def test_f82_a_person_is_told_what_the_card_said_last_and_asked_before_the_last_try(
+    bench: Bench, left: int, question: str
+) -> None:
+    hide(bench)
+    bench.card.pin.tries = left + 1
+    assert bench.sign(WRONG)["did"] == "PinIncorrect"
+    words = bench.words("pin", "verify", "{card}", "--keep", "0")
+    bench.wait_until_free()
+    answers = [(question, "n")] if left == 1 else [(question, RIGHT)]
+    code, shown = at_terminal([sys.executable, "-m", "demail_hw.cli", *words], answers)
+    assert code == (ExitCode.DECLINED if left == 1 else ExitCode.OK), shown
+    assert bench.card.verifies == (1 if left == 1 else 2)
 
 
 def test_f82_pin_that_is_not_there(bench: Bench) -> None:

@@ -89,7 +89,8 @@ def test_every_card_is_replayed(path: pathlib.Path, name: str) -> None:
     recorded = run("--trace", path, "card", "info", f"sim:{name}")
     replayed = run("card", "info", f"replay:{path}")
     assert recorded.returncode == 0, recorded.stderr
-    assert (replayed.returncode, replayed.stdout, replayed.stderr) == (0, recorded.stdout, b"")
+    expected = recorded.stdout.replace(f"sim:{name}".encode(), f"replay:{path}".encode())  # in what to do next
+    assert (replayed.returncode, replayed.stdout, replayed.stderr) == (0, expected, b"")
 
 
 def test_a_signature_is_replayed_with_any_pin_of_the_length(address: str, path: pathlib.Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import shlex
 from collections.abc import Mapping
 
 from cryptography import x509
@@ -9,9 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 
 from demail_hw.errors import HardwareError
 from demail_hw.keys.certificate_file import decode_certificate, form_of, unwrap
+from demail_hw.keys.validity import Validity, validity_of
 from demail_hw.tcos.layout import CertificateFile, KeySlot, StorageForm
 
-__all__ = ["CertificateEntry", "CertificateState", "entry_of", "with_key"]
+__all__ = ["CertificateEntry", "CertificateState", "entry_of", "erasing", "with_key"]
 
 
 class CertificateState(enum.Enum):
@@ -29,8 +31,8 @@ class CertificateEntry:
     """A certificate file of a card.
 
     ``form`` and ``certificate``: None unless ``state`` is CERTIFICATE. ``key``: the key of the card that has the
-    certificate's public key, if one has. ``problem``: why there is none to use, or that it is not of the key that its
-    file is for.
+    certificate's public key, if one has. ``in_use``: whether it is the certificate that the key of its file is used
+    with, of several. ``problem``: why there is none to use, or that it is not of the key that its file is for.
     """
 
     file: CertificateFile
@@ -39,6 +41,29 @@ class CertificateEntry:
     certificate: x509.Certificate | None = None
     key: KeySlot | None = None
     problem: str = ""
+    in_use: bool = False
+
+    def next_step(self, uri: str) -> str:
+        """What to do about it, a sentence; empty where all is well, or nobody here can do anything. ``uri``: the
+        card's address."""
+        erase = erasing(uri, self.file.name)
+        match self.state:
+            case CertificateState.BROKEN if self.file.writable:
+                return f"Import a certificate into it, or erase it: {erase}."
+            case CertificateState.CERTIFICATE if self.problem and self.file.writable:
+                return f"If it is of no use there, erase it: {erase}."
+            case CertificateState.CERTIFICATE if self.in_use and self._is_expired():
+                return "Request a new one (demail-hw csr); if the card has one, erase this."
+            case _:
+                return ""
+
+    def _is_expired(self) -> bool:
+        return self.certificate is not None and validity_of(self.certificate) is Validity.EXPIRED
+
+
+def erasing(uri: str, name: str) -> str:
+    """The command that makes a file empty, as it is typed."""
+    return f"demail-hw certs erase {shlex.quote(uri)} --file {name}"
 
 
 def entry_of(file: CertificateFile, content: bytes) -> CertificateEntry:

@@ -1,6 +1,7 @@
 """The certificate files of a card: which there are, by which names, and what is in them."""
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
@@ -10,6 +11,7 @@ from demail_hw.errors import CardError, CertificateError, FileNotFound, KeyNotFo
 from demail_hw.identity import KeyRole
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.certificate_chain import build_chain, read_issuers
+from demail_hw.keys.certificate_pairing import KeyFiles
 from demail_hw.keys.certificates import read_key_certificate, read_public_half
 from demail_hw.tcos.layout import CertificateFile, CertificateKind, KeySlot
 
@@ -89,9 +91,24 @@ class CertificateFiles:
 
         ``progress``: called with 1 for each key and for each certificate file of the profile that was looked at.
         """
-        keys = dict(self.public_keys(progress))
-        found = self._look_at_all(progress)
-        return tuple(with_key(entry, keys, self._profile.key_of(entry.file)) for entry in found if entry is not None)
+        halves = tuple(self._halves(progress))
+        keys = {half.key: public_key for half in halves if (public_key := _public_key(half)) is not None}
+        found = {entry.file: entry for entry in self._look_at_all(progress) if entry is not None}
+        used = {file for half in halves for file in found if self._is_used(file, half, found)}
+        return tuple(
+            dataclasses.replace(with_key(entry, keys, self._profile.key_of(file)), in_use=file in used)
+            for file, entry in found.items()
+        )
+
+    def _is_used(
+        self, file: CertificateFile, half: KeyFiles, found: Mapping[CertificateFile, CertificateEntry]
+    ) -> bool:
+        """Whether the key goes with the certificate in this file."""
+        if not self._is_for(file, half.key):
+            return False
+        ours = {each.identifier: entry.certificate for each, entry in found.items() if self._is_for(each, half.key)}
+        looks = {identifier: ours.get(identifier) for identifier in half.key.certificate_files}
+        return dataclasses.replace(half, looks=looks).used == file.identifier
 
     def _look_at_all(self, progress: Callable[[int], object]) -> Iterator[CertificateEntry | None]:
         for file in self._profile.certificate_files:
@@ -108,7 +125,7 @@ class CertificateFiles:
         if entry is not None and entry.certificate is not None:
             return entry.certificate
         if entry is not None and entry.problem:
-            raise CertificateError(f"{file.name}: {entry.problem}")
+            raise CertificateError(f"{file.name}: {entry.problem}", remedy=entry.next_step(self._session.uri))
         raise KeyNotFound(
             f"{file.name} {'is empty' if entry else 'is not on this card'}.",
             remedy="Name a file that holds one (see demail-hw certs list), or write one into it (certs import)."
@@ -146,15 +163,29 @@ class CertificateFiles:
         self, progress: Callable[[int], object] = _unwatched
     ) -> Iterator[tuple[KeySlot, CertificatePublicKeyTypes]]:
         """Each key of which the card tells the public half. ``progress``: called with 1 for each key."""
-        for key in self._profile.keys:
-            public_key = self._public_key(key)
-            progress(1)
+        for half in self._halves(progress):
+            public_key = _public_key(half)
             if public_key is not None:
-                yield key, public_key
+                yield half.key, public_key
 
-    def _public_key(self, key: KeySlot) -> CertificatePublicKeyTypes | None:
+    def _halves(self, progress: Callable[[int], object]) -> Iterator[KeyFiles]:
+        """What tells the public half of each key; nothing of one whose EF.PK or application cannot be read."""
+        for key in self._profile.keys:
+            half = self._half(key)
+            progress(1)
+            if half is not None:
+                yield half
+
+    def _half(self, key: KeySlot) -> KeyFiles | None:
         try:
             with self._session.transaction() as deadline:
-                return read_public_half(self._card, key, deadline=deadline).public_key
+                return read_public_half(self._card, key, deadline=deadline)
         except (CertificateError, FileNotFound):
             return None
+
+
+def _public_key(half: KeyFiles) -> CertificatePublicKeyTypes | None:
+    try:
+        return half.public_key
+    except CertificateError:
+        return None

@@ -1,7 +1,7 @@
 """The certificates on a card: what is in which file, out of it, into it, and away."""
 
 from demail_hw.card_manager.certificate_entries import CertificateEntry, CertificateState
-from demail_hw.card_manager.file_writing import FileWriter, Progress
+from demail_hw.card_manager.file_writing import FileFate, FileWriter, Progress
 from demail_hw.card_manager.write_planning import WritePlanner
 from demail_hw.card_manager.write_plans import KeyUse, WritePlan
 from demail_hw.errors import CertificateError, PinRefused
@@ -76,10 +76,12 @@ class CardCertificates(WritePlanner):
             self._write(plan, progress, deadline)
 
     def _write(self, plan: WritePlan, progress: Progress | None, deadline: Deadline) -> None:
-        file = self._card.open_file(plan.file.application, plan.file.identifier, deadline=deadline)
+        fate = FileFate(plan.file.name, "erase it" if plan.certificate is None else "import the certificate")
+        with fate.telling():
+            file = self._card.open_file(plan.file.application, plan.file.identifier, deadline=deadline)
         if file.size != plan.size:
             raise CertificateError(f"{plan.file.name} is not as long as it was; nothing was written.")
-        FileWriter(file, plan.file.name, progress).run(plan.writes, deadline=deadline)
+        FileWriter(file, fate, progress).run(plan.writes, deadline=deadline)
 
     def _pin(self, file: CertificateFile, which: PinName) -> PinSlot:
         able = self._profile.pins_that_open(file.application)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import assert_never
 
 from demail_hw.interfaces import PinOperation, PinRecord, PinRecordState
-from demail_hw.keys.pin_attempts import end_unknown, moment, nothing_was_lost
+from demail_hw.keys.pin_attempts import as_known, end_unknown, moment, nothing_was_lost
 from demail_hw.keys.pin_remedies import KEPT_TRIES, PinRemedies
 from demail_hw.tcos.card import PinState, PinStatus
 from demail_hw.tcos.layout import PinSlot
@@ -34,7 +34,7 @@ def describe(
     status = statuses[pin]
     sentence, next_step = _of_the_card(pin, statuses, remedies)
     if record is not None and _counts(status, record):
-        noted, next_step = _of_the_ledger(pin, status, record, remedies)
+        noted, next_step = _of_the_ledger(pin, as_known(status, record), record, remedies)
         sentence = f"{sentence} {noted}"
     return PinReport(pin, status, record, sentence, next_step)
 
@@ -116,7 +116,8 @@ def _of_the_ledger(pin: PinSlot, status: PinStatus, record: PinRecord, remedies:
 
 def _before(record: PinRecord) -> str:
     """What is not known either."""
-    return "" if record.unsettled is None else f" {end_unknown(record.unsettled, 'it')} either."
+    before = record.unsettled
+    return "" if before is None else f" {end_unknown(before, 'it')} either.{_before(before)}"
 
 
 def _was_unblocked(status: PinStatus, record: PinRecord) -> bool:

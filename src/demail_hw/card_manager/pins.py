@@ -62,16 +62,20 @@ class PinManager:
             _LOG.warning("%s %s", error.message, _BROKEN if is_broken else error.remedy)
             return {}
 
-    def check(self, name: PinName) -> PinStatus:
-        """How this PIN is; raise if it may not be sent now. Sends none."""
-        with self._session.transaction() as deadline:
-            return self._guard.check(self._card, self._slot(name), deadline=deadline)
+    def check(self, name: PinName, *, again: bool = False) -> PinStatus:
+        """How this PIN is, as far as card and ledger know; raise if it may not be sent now. Sends none.
 
-    def check_unblocking(self, name: PinName) -> tuple[PinName, int | None]:
-        """The PIN that unblocks this one, and its tries; raise if it may not be sent, or to no avail. Sends none."""
+        Who was told by it of more tries does not spend the last one. ``again``: nobody is told of it this time.
+        """
+        with self._session.transaction() as deadline:
+            return self._guard.check(self._card, self._slot(name), deadline=deadline, again=again)
+
+    def check_unblocking(self, name: PinName, *, again: bool = False) -> tuple[PinName, int | None]:
+        """The PIN that unblocks this one, and its tries, as in :meth:`check`; raise if it may not be sent, or to no
+        avail. Sends none."""
         pin = self._slot(name)
         with self._session.transaction() as deadline:
-            statuses = self._guard.check_unblocking(self._card, pin, deadline=deadline)
+            statuses = self._guard.check_unblocking(self._card, pin, deadline=deadline, again=again)
         keeper = puk_of(self._card, pin)
         return keeper.name, statuses[keeper].retries_left
 
@@ -93,21 +97,21 @@ class PinManager:
     def verify(self, name: PinName, secret: PinSource) -> None:
         """VERIFY. The tries are restored, and what the ledger knew of a refusal is past."""
         pin = self._slot(name)
-        self.check(name)
+        self.check(name, again=True)
         with _read(secret) as current, self._session.transaction() as deadline:
             self._guard.verify(self._card, pin, current, deadline=deadline)
 
     def change(self, name: PinName, old: PinSource, new: PinSource) -> None:
         """VERIFY and CHANGE REFERENCE DATA: a new PIN in place of the old one."""
         pin = self._slot(name)
-        self.check(name)
+        self.check(name, again=True)
         with _read(old) as current, _read(new) as wanted, self._session.transaction() as deadline:
             self._guard.change(self._card, pin, current, wanted, deadline=deadline)
 
     def unblock(self, name: PinName, puk: PinSource, new: PinSource) -> None:
         """VERIFY of the PUK and RESET RETRY COUNTER: a new PIN and all its tries, by the PIN that unblocks it."""
         pin = self._slot(name)
-        self.check_unblocking(name)
+        self.check_unblocking(name, again=True)
         with _read(puk) as key, _read(new) as wanted, self._session.transaction() as deadline:
             self._guard.unblock(self._card, pin, key, wanted, deadline=deadline)
 

@@ -1,5 +1,7 @@
 """Planning what is written into a certificate file: all that can be checked before a PIN is asked for."""
 
+import dataclasses
+
 from cryptography import x509
 
 from demail_hw.card_manager.certificate_entries import CertificateEntry, entry_of, with_key
@@ -12,7 +14,7 @@ from demail_hw.card_manager.import_checks import (
     import_warnings,
     need_writable,
 )
-from demail_hw.card_manager.write_plans import KeyUse, WritePlan, use_of
+from demail_hw.card_manager.write_plans import WritePlan, use_of
 from demail_hw.errors import CertificateError
 from demail_hw.identity import KeyRole
 from demail_hw.keys.certificate_pairing import KeyFiles
@@ -51,12 +53,12 @@ class WritePlanner(CertificateFiles):
         return WritePlan(
             file,
             size,
-            self._entry(file, before),
+            self._entry(file, before, held),
             () if same else replacement(content, size),
             certificate,
             used,
             len(content),
-            tuple(import_warnings(certificate, self.chain(certificate), held, file)),
+            tuple(import_warnings(certificate, self.chain(certificate), held, file, self._session.uri)),
             None if held is None else use_of(held, file, certificate),
         )
 
@@ -82,9 +84,10 @@ class WritePlanner(CertificateFiles):
         self._check_key(certificate, there.file, held, unchecked=unchecked)
         size, _ = self._read_whole(there.file)
         length = len(fitting(certificate, there.file, size, there.form or StorageForm.BARE))
-        warnings = tuple(import_warnings(certificate, self.chain(certificate), held, there.file))
+        warnings = tuple(import_warnings(certificate, self.chain(certificate), held, there.file, self._session.uri))
         use = None if held is None else use_of(held, there.file, certificate)
-        return WritePlan(there.file, size, there, (), certificate, there.form, length, warnings, use)
+        now = _marked(there, held)
+        return WritePlan(there.file, size, now, (), certificate, there.form, length, warnings, use)
 
     def plan_erase(self, file: CertificateFile) -> WritePlan:
         """What it takes to make a file empty. Errors: as for :meth:`plan_import`."""
@@ -92,17 +95,19 @@ class WritePlanner(CertificateFiles):
         size, before = self._read_whole(file)
         empty = ERASED * size
         writes = () if before == empty else erasure(empty)
-        return WritePlan(file, size, self._entry(file, before), writes, use=self._use_when_erased(file))
+        held = self._held_perhaps(file)
+        use = None if held is None else use_of(held, file, None)
+        return WritePlan(file, size, self._entry(file, before, held), writes, use=use)
 
-    def _use_when_erased(self, file: CertificateFile) -> KeyUse | None:
+    def _held_perhaps(self, file: CertificateFile) -> KeyFiles | None:
         try:
-            held = self._held(file)
+            return self._held(file)
         except CertificateError:  # a broken EF.PK is no reason to keep a certificate
             return None
-        return None if held is None else use_of(held, file, None)
 
-    def _entry(self, file: CertificateFile, content: bytes) -> CertificateEntry:
-        return with_key(entry_of(file, content), dict(self.public_keys()), self._profile.key_of(file))
+    def _entry(self, file: CertificateFile, content: bytes, held: KeyFiles | None) -> CertificateEntry:
+        entry = with_key(entry_of(file, content), dict(self.public_keys()), self._profile.key_of(file))
+        return _marked(entry, held)
 
     def _held(self, file: CertificateFile) -> KeyFiles | None:
         """What the card holds for the key of a file; None if there is no such key here."""
@@ -127,7 +132,7 @@ class WritePlanner(CertificateFiles):
         public_key = certificate.public_key()
         if public_key != expected:
             owner = next((key for key, known in self.public_keys() if known == public_key), None)
-            raise foreign_certificate(file, held, owner, self._profile)
+            raise foreign_certificate(file, held, owner, self._profile, self._session.uri)
 
     def _usual_form(self, file: CertificateFile) -> StorageForm:
         """That of the first certificate found, in the file itself, its application, or another."""
@@ -136,3 +141,7 @@ class WritePlanner(CertificateFiles):
             if entry is not None and entry.form is not None:
                 return entry.form
         return self._profile.certificate_form
+
+
+def _marked(entry: CertificateEntry, held: KeyFiles | None) -> CertificateEntry:
+    return dataclasses.replace(entry, in_use=held is not None and held.used == entry.file.identifier)

@@ -5,14 +5,17 @@ import time
 import click
 
 from demail_hw.address import Address
+from demail_hw.card_manager.pin_states import PinReport, describe
 from demail_hw.cli.card_access import open_session
 from demail_hw.cli.options import ADDRESS
 from demail_hw.cli.output import JsonValue, Report, json_option
-from demail_hw.cli.progress import READING, counted, progress
+from demail_hw.cli.progress import READING, Step, counted, progress
 from demail_hw.errors import CertificateError, KeyNotFound
 from demail_hw.foreign_text import printable
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.certificates import read_key_certificate
+from demail_hw.keys.pin_remedies import PinRemedies
+from demail_hw.tcos.card import PinStatus
 from demail_hw.tcos.layout import KeySlot, PinSlot
 
 __all__ = ["card_command"]
@@ -44,15 +47,30 @@ def _facts(session: CardSession, *, since: float) -> dict[str, JsonValue]:
                 "serial": session.serial,
                 "atr": session.connection.atr.hex().upper(),
             },
-            "pins": [_pin(session, pin) for pin in counted(profile.pins, step)],
+            "pins": [_pin_facts(report) for report in _pins(session, step)],
             "keys": [_key(session, key) for key in counted(profile.keys, step)],
         }
 
 
-def _pin(session: CardSession, pin: PinSlot) -> JsonValue:
+def _pins(session: CardSession, step: Step) -> list[PinReport]:
+    """As the card says; what a ledger knows is for pin status, which needs one."""
+    statuses = {pin: _status(session, pin) for pin in counted(session.card.profile.pins, step)}
+    return [describe(pin, statuses, None, PinRemedies(uri=session.uri)) for pin in statuses]
+
+
+def _status(session: CardSession, pin: PinSlot) -> PinStatus:
     with session.transaction() as deadline:
-        status = session.card.pin_status(pin, deadline=deadline)
-    return {"pin": pin.name.value, "state": status.state.value, "retries_left": status.retries_left}
+        return session.card.pin_status(pin, deadline=deadline)
+
+
+def _pin_facts(report: PinReport) -> JsonValue:
+    return {
+        "pin": report.pin.name.value,
+        "state": report.status.state.value,
+        "retries_left": report.status.retries_left,
+        "sentence": report.sentence,
+        "next_step": report.next_step,
+    }
 
 
 def _key(session: CardSession, key: KeySlot) -> JsonValue:
@@ -66,7 +84,7 @@ def _key(session: CardSession, key: KeySlot) -> JsonValue:
         with session.transaction() as deadline:
             certificate = read_key_certificate(session.card, key, deadline=deadline).certificate
     except (KeyNotFound, CertificateError) as error:
-        return {**facts, "problem": error.message}
+        return {**facts, "problem": f"{error.message} {error.remedy}".rstrip()}
     return {
         **facts,
         "subject": certificate.subject.rfc4514_string(),
@@ -88,4 +106,6 @@ def _text(result: dict[str, JsonValue]) -> str:
 def _row(row: JsonValue) -> str:
     if not isinstance(row, dict):
         return str(row)
+    if "sentence" in row:
+        return printable(f"{row['pin']!s:8}{row['sentence']} {row['next_step']}".rstrip())
     return "  ".join(f"{name}={printable(str(value))}" for name, value in row.items() if value is not None)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 from demail_hw.address import Address
 from demail_hw.card_manager.manager import CardManager, open_manager
 from demail_hw.cli.pin_dialog import CardPlace, given_source, typed_pin
+from demail_hw.cli.progress import waiting
 from demail_hw.interfaces import KeyProvider, PinLedger, ShareMode, Timeouts
 from demail_hw.iso7816.trace import ReaderOpened, Tracer
 from demail_hw.keys.card_session import CardSession
@@ -19,13 +21,24 @@ from demail_hw.keys.key_selection import pin_of
 from demail_hw.keys.pin_guard import KEPT_TRIES
 from demail_hw.keys.provider import TcosKeyProvider
 from demail_hw.pin_ledger import ledger_for
-from demail_hw.registry import open_reader
+from demail_hw.registry import open_reader, reader_driver
 from demail_hw.tcos.layout import PinName
 from demail_hw.traces.comparison import Comparison, compare
 from demail_hw.traces.files import FileTracer, read_trace
 
-__all__ = ["Settings", "compare_with", "manage", "open_keys", "open_ledger", "open_session", "open_tracer"]
+__all__ = [
+    "Settings",
+    "compare_with",
+    "forgets",
+    "manage",
+    "open_keys",
+    "open_ledger",
+    "open_session",
+    "open_tracer",
+    "tell_if_it_forgets",
+]
 
+_LOG = logging.getLogger(__name__)
 _TRACER: Final = "demail_hw.tracer"
 _REPLAY: Final = "replay"
 
@@ -68,19 +81,37 @@ def open_ledger(address: Address) -> PinLedger:
     return ledger_for(address, directory=_settings().state_dir)
 
 
+def forgets(address: Address) -> bool:
+    """Whether what is done to this card ends with the command: a simulated or a recorded one of this process."""
+    return reader_driver(address.scheme).in_process
+
+
+def tell_if_it_forgets(address: Address) -> None:
+    """After a card was changed; so nobody believes that it stays so."""
+    if forgets(address):
+        _LOG.warning(
+            "The card of %s is simulated or recorded, and forgets when this command ends what was done to it; one "
+            "that remembers is in demail-hw simulate usb-server.",
+            address,
+        )
+
+
 @contextlib.contextmanager
 def open_session(address: Address) -> Iterator[CardSession]:
     """The card at the address, to the end of the ``with`` block."""
-    with CardSession.open(address, tracer=open_tracer(address)) as session:
+    with waiting(), CardSession.open(address, tracer=open_tracer(address)) as session:
         yield session
 
 
 @contextlib.contextmanager
 def manage(address: Address, *, kept: int = KEPT_TRIES, attended: bool = False) -> Iterator[CardManager]:
     """The card at the address and what one does to it by hand, to the end of the ``with`` block."""
-    with open_manager(
-        address, kept=kept, attended=attended, ledger=open_ledger(address), tracer=open_tracer(address)
-    ) as manager:
+    with (
+        waiting(),
+        open_manager(
+            address, kept=kept, attended=attended, ledger=open_ledger(address), tracer=open_tracer(address)
+        ) as manager,
+    ):
         yield manager
 
 
@@ -117,7 +148,7 @@ def compare_with(address: Address, path: Path, *, use_keys: bool = False) -> Com
     def deadline() -> float:
         return time.monotonic() + times.command
 
-    with contextlib.ExitStack() as resources:
+    with waiting(), contextlib.ExitStack() as resources:
         reader = open_reader(address, timeouts=times)
         resources.callback(reader.close)
         if tracer is not None:

@@ -10,7 +10,7 @@ from demail_hw.cli.certificate_options import address_argument
 from demail_hw.cli.certificate_text import entry_facts, entry_line
 from demail_hw.cli.certs_export import export_command
 from demail_hw.cli.certs_writing import erase_command, import_command
-from demail_hw.cli.output import Report, json_option
+from demail_hw.cli.output import JsonValue, Report, json_option
 from demail_hw.cli.progress import READING, progress
 
 __all__ = ["certs_command"]
@@ -31,7 +31,9 @@ def list_command(address: Address, report: Report) -> None:
         profile = manager.session.card.profile
         with progress(READING, len(profile.keys) + len(profile.certificate_files), since=begun) as step:
             entries = manager.certificates.entries(step)
-    report.show({"certificates": [entry_facts(entry) for entry in entries]}, "\n".join(map(entry_line, entries)))
+        uri = manager.session.uri
+    facts: list[JsonValue] = [{**entry_facts(entry), "next_step": entry.next_step(uri)} for entry in entries]
+    report.show({"certificates": facts}, "\n".join(entry_line(entry, entry.next_step(uri)) for entry in entries))
 
 
 for _command in (export_command, import_command, erase_command):

@@ -73,5 +73,9 @@ def _chosen(
     issuers = certificates.chain(certificate)
     whole = (certificate, *issuers)
     if missing_issuer(certificate, issuers) is not None:
-        _LOG.warning("the card does not hold the issuer of %s", subject_of(whole[-1]))
+        _LOG.warning(
+            "The card does not hold the issuer of %s: the chain ends there, and whoever needs the rest gets it from "
+            "that issuer.",
+            subject_of(whole[-1]),
+        )
     return whole

@@ -9,10 +9,10 @@ from demail_hw.address import Address
 from demail_hw.card_manager.certificate_input import LONGEST_INPUT, parse_certificate
 from demail_hw.card_manager.certificates import WritePlan
 from demail_hw.card_manager.manager import CardManager
-from demail_hw.cli.card_access import manage
+from demail_hw.cli.card_access import manage, tell_if_it_forgets
 from demail_hw.cli.certificate_options import FILE_HELP, address_argument, file_option, need_one, role_option
 from demail_hw.cli.consent import ask, need_somebody
-from demail_hw.cli.manager_pin import pin_for
+from demail_hw.cli.manager_pin import pin_for, rehearse
 from demail_hw.cli.options import pin_option, which_option
 from demail_hw.cli.output import Report, json_option
 from demail_hw.cli.pin_dialog import given_source
@@ -27,7 +27,11 @@ __all__ = ["erase_command", "import_command"]
 _LOG = logging.getLogger(__name__)
 _READ_BACK: Final = 2  # times
 
-_dry_run = click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
+_dry_run = click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be written, read the PIN's source if it is no prompt, and send and write nothing.",
+)
 _yes = click.option("--yes", is_flag=True, help="Do not ask whether to write; needed where there is no terminal.")
 
 
@@ -76,7 +80,8 @@ def import_command(
             plan = certificates.plan_import(certificate, certificates.file(name), form=wanted, unchecked=unchecked)
         else:
             plan = certificates.plan_import_for(certificate, KeyRole(role), form=wanted, unchecked=unchecked)
-        _carry_out(manager, plan, given, PinName(which), report, dry_run=dry_run, yes=yes)
+        if _carry_out(manager, plan, given, PinName(which), report, dry_run=dry_run, yes=yes):
+            tell_if_it_forgets(address)
 
 
 @click.command("erase")
@@ -95,7 +100,8 @@ def erase_command(
     given = given_source(pin)
     with manage(address, attended=given is None) as manager:
         plan = manager.certificates.plan_erase(manager.certificates.file(name))
-        _carry_out(manager, plan, given, PinName(which), report, dry_run=dry_run, yes=yes)
+        if _carry_out(manager, plan, given, PinName(which), report, dry_run=dry_run, yes=yes):
+            tell_if_it_forgets(address)
 
 
 def _need_leave(*, dry_run: bool, yes: bool) -> None:
@@ -112,22 +118,32 @@ def _carry_out(
     *,
     dry_run: bool,
     yes: bool,
-) -> None:
+) -> bool:
+    """Whether the card was changed."""
     for warning in plan.warnings:
         _LOG.warning("%s", warning)
     facts = plan_facts(plan)
     if dry_run:
-        manager.certificates.check(plan, which=which)
+        _rehearse(manager, plan, given, which)
         report.show(
             {**facts, "done": False, "writes": [write_facts(write) for write in plan.writes]}, would_text(plan)
         )
-        return
+        return False
     if plan.writes:
+        manager.certificates.check(plan, which=which)  # before anybody is asked for nothing
         ask(f"{intention(plan)}\nGo on?", yes=yes)
         source = pin_for(manager, given, which)
         with progress(plan.file.name, _work(plan)) as step:
             manager.certificates.carry_out(plan, source, which=which, progress=step)
     report.show({**facts, "done": bool(plan.writes)}, done_text(plan))
+    return bool(plan.writes)
+
+
+def _rehearse(manager: CardManager, plan: WritePlan, given: PinSource | None, which: PinName) -> None:
+    """Where nothing is to be written, the deed asks for no PIN either."""
+    manager.certificates.check(plan, which=which)
+    if plan.writes:
+        rehearse(manager, (which, given))
 
 
 def _work(plan: WritePlan) -> int:

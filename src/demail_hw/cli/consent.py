@@ -6,6 +6,7 @@ import click
 
 from demail_hw.cli.exit_codes import ExitCode
 from demail_hw.cli.output import Report, declined_report
+from demail_hw.cli.progress import asking
 from demail_hw.pin_sources import PROMPT
 
 __all__ = ["Declined", "ask", "is_typed", "need_somebody"]
@@ -23,10 +24,15 @@ def need_somebody(*, yes: bool, look: str = "see with --dry-run what it would do
 
 def ask(question: str, *, yes: bool) -> None:
     """Ask, unless yes was said before. If the answer is no the command ends: :class:`Declined`, which was told."""
-    if not yes and not click.confirm(question, err=True):
+    if not yes and not _agrees(question):
         declined = Declined(ExitCode.DECLINED)
         click.echo(declined_report(declined, declined.exit_code, as_json=_in_json()), err=True)
         raise declined
+
+
+def _agrees(question: str) -> bool:
+    with asking():
+        return click.confirm(question, err=True)
 
 
 def is_typed(pin: str) -> bool:

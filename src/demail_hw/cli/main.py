@@ -16,7 +16,15 @@ from typing import Final, TextIO
 import click
 
 from demail_hw.cli.exit_codes import SIGNALLED, ExitCode, exit_code_of
-from demail_hw.cli.output import JSON_OPTION, LogHandler, error_report, internal_report, usage_report
+from demail_hw.cli.output import (
+    JSON_OPTION,
+    LogHandler,
+    end_line,
+    error_report,
+    internal_report,
+    interrupted_report,
+    usage_report,
+)
 from demail_hw.errors import HardwareError
 
 __all__ = ["main"]
@@ -179,8 +187,10 @@ def main(arguments: list[str] | None = None) -> None:
         _drop_standard_output()
         sys.exit(SIGNALLED + signal.SIGPIPE)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("demail-hw: interrupted", err=True)
-        sys.exit(SIGNALLED + signal.SIGINT)
+        end_line()
+        interrupted = SIGNALLED + signal.SIGINT
+        click.echo(interrupted_report(interrupted, as_json=as_json), err=True)
+        sys.exit(interrupted)
     except Exception as error:  # noqa: BLE001  the last place that can tell of it
         _log_where(error)
         click.echo(internal_report(error, ExitCode.INTERNAL, as_json=as_json), err=True)

@@ -1,11 +1,11 @@
-"""The PIN of a command that opens a card manager, looked at before the card is."""
+"""The PINs of a command that opens a card manager, looked at before the card is."""
 
 from demail_hw.card_manager.manager import CardManager
 from demail_hw.cli.pin_dialog import CardPlace, typed_pin
 from demail_hw.secrets import PinSource
 from demail_hw.tcos.layout import PinName
 
-__all__ = ["pin_for"]
+__all__ = ["pin_for", "rehearse"]
 
 
 def pin_for(manager: CardManager, given: PinSource | None, which: PinName) -> PinSource:
@@ -18,3 +18,12 @@ def pin_for(manager: CardManager, given: PinSource | None, which: PinName) -> Pi
         return given
     left = manager.pins.check(which).retries_left
     return typed_pin(CardPlace.of(manager.session), f"PIN {which.value}", left)
+
+
+def rehearse(manager: CardManager, *pins: tuple[PinName, PinSource | None]) -> None:
+    """For a dry run, after the checks of its deed: whatever else could be refused before the card is asked. Nobody is
+    asked to type for nothing.
+
+    Errors: those of :meth:`~demail_hw.card_manager.pins.PinManager.rehearse`.
+    """
+    manager.pins.rehearse(*((name, source) for name, source in pins if source is not None))

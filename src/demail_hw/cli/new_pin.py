@@ -1,10 +1,26 @@
-"""A new PIN, typed twice."""
+"""PINs that a person types: one that a card has, and a new one, twice."""
 
+from demail_hw.cli.output import end_line
+from demail_hw.cli.progress import asking
 from demail_hw.errors import PinRequired
 from demail_hw.pin_sources import PromptPinSource
 from demail_hw.secrets import Pin
 
-__all__ = ["NewPinPrompt"]
+__all__ = ["NewPinPrompt", "PinPrompt"]
+
+
+class PinPrompt(PromptPinSource):
+    """A person at the terminal who is asked while a command runs."""
+
+    def read(self) -> Pin:
+        """As :meth:`~demail_hw.pin_sources.PromptPinSource.read`."""
+        with asking():
+            try:
+                return super().read()
+            except PinRequired as error:
+                if isinstance(error.__cause__, EOFError):
+                    end_line()
+                raise
 
 
 class NewPinPrompt:
@@ -19,9 +35,9 @@ class NewPinPrompt:
 
     def read(self) -> Pin:
         """What was typed both times. :class:`~demail_hw.errors.PinRequired` if it was not the same."""
-        new = PromptPinSource(f"{self._heading}New PIN {self._name}: ").read()
+        new = PinPrompt(f"{self._heading}New PIN {self._name}: ").read()
         try:
-            with PromptPinSource("The same again: ").read() as again:
+            with PinPrompt("The same again: ").read() as again:
                 same = new.buffer == again.buffer
         except BaseException:
             new.wipe()

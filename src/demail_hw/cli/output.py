@@ -28,8 +28,10 @@ __all__ = [
     "check_output",
     "declined_report",
     "deliver",
+    "end_line",
     "error_report",
     "internal_report",
+    "interrupted_report",
     "json_option",
     "os_errors_of",
     "printable",
@@ -90,7 +92,7 @@ def usage_report(error: click.ClickException, code: int, *, as_json: bool) -> st
     """An error of the command line itself, for standard error: its words, or a file that it names."""
     message, remedy = _usage_message(error), _usage_remedy(error)
     if as_json:
-        return _facts_of_another(error, message, remedy, code)
+        return _facts_of_another(type(error).__name__, message, remedy, code)
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         return message  # the help itself
     context = error.ctx if isinstance(error, click.UsageError) else None
@@ -148,19 +150,31 @@ def _command_taken_for_a_value(context: click.Context) -> str:
 def declined_report(error: click.exceptions.Exit, code: int, *, as_json: bool) -> str:
     """A question that was answered with no, for standard error."""
     message = "Nothing was done."
-    return _facts_of_another(error, message, "Answer with y to go on.", code) if as_json else message
+    return _facts_of_another(type(error).__name__, message, "Answer with y to go on.", code) if as_json else message
+
+
+def interrupted_report(code: int, *, as_json: bool) -> str:
+    """Ctrl-C, or the end of the input at a question, for standard error."""
+    return _facts_of_another("Interrupted", "Interrupted.", "", code) if as_json else "demail-hw: interrupted"
+
+
+def end_line() -> None:
+    """Where somebody was asked and did not answer, the question stands at the terminal yet."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        click.echo(err=True)
 
 
 def internal_report(error: Exception, code: int, *, as_json: bool) -> str:
     """An error that nobody foresaw, for standard error. Its own text is not shown: it may hold anything."""
-    message = f"Internal error, please report it: {type(error).__name__}."
+    kind = type(error).__name__
+    message = f"Internal error, please report it: {kind}."
     remedy = "Report it with what demail-hw -v COMMAND prints, which says where it was."
-    return _facts_of_another(error, message, remedy, code) if as_json else f"demail-hw: {message} Remedy: {remedy}"
+    return _facts_of_another(kind, message, remedy, code) if as_json else f"demail-hw: {message} Remedy: {remedy}"
 
 
-def _facts_of_another(error: Exception, message: str, remedy: str, code: int) -> str:
+def _facts_of_another(kind: str, message: str, remedy: str, code: int) -> str:
     facts: dict[str, JsonValue] = {
-        "type": type(error).__name__,
+        "type": kind,
         "message": message,
         "remedy": remedy,
         "exit_code": code,

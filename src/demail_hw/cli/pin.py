@@ -10,14 +10,15 @@ import click
 from demail_hw.address import Address
 from demail_hw.card_manager.manager import CardManager
 from demail_hw.card_manager.pin_states import PinReport, leaves_two_pins, remembered
-from demail_hw.cli.card_access import manage
+from demail_hw.cli.card_access import forgets, manage, tell_if_it_forgets
 from demail_hw.cli.consent import ask, is_typed, need_somebody
+from demail_hw.cli.manager_pin import rehearse
 from demail_hw.cli.options import ADDRESS
 from demail_hw.cli.output import JsonValue, Report, json_option
 from demail_hw.cli.pin_dialog import CardPlace, current_pin, given_source, wanted_pin
+from demail_hw.errors import PinIncorrect
 from demail_hw.keys.pin_guard import KEPT_TRIES
 from demail_hw.pin_sources import PROMPT, SOURCES
-from demail_hw.registry import reader_driver
 from demail_hw.secrets import PinSource
 from demail_hw.tcos.layout import PinName
 
@@ -103,10 +104,10 @@ def verify_command(address: Address, which: str, pin: str, keep: int, dry_run: b
     with _managing(address, keep, given) as (manager, deed):
         left = manager.pins.check(name).retries_left
         if dry_run:
-            _rehearse(manager, (name, given))
+            rehearse(manager, (name, given))
             return deed.would(report, which, "VERIFY with the PIN")
         manager.pins.verify(name, current_pin(given, deed.place, f"PIN {which}", left))
-    return deed.done(report, which, "verified", "The card accepted it.")
+    return deed.changed(report, which, "verified", "The card accepted it.")
 
 
 @pin_command.command("change")
@@ -125,11 +126,11 @@ def change_command(
     with _managing(address, keep, old) as (manager, deed):
         left = manager.pins.check(name).retries_left
         if dry_run:
-            _rehearse(manager, (name, old), (name, wanted))
+            rehearse(manager, (name, old), (name, wanted))
             return deed.would(report, which, "VERIFY with the old PIN, CHANGE REFERENCE DATA with it and the new one")
         asked = current_pin(old, deed.place, f"old PIN {which}", left)
         manager.pins.change(name, asked, wanted_pin(wanted, deed.place, which))
-    return deed.done(report, which, "changed", f"The card has the new one. {deed.sources}")
+    return deed.changed(report, which, "changed", f"The card has the new one. {deed.sources}")
 
 
 @pin_command.command("unblock")
@@ -148,12 +149,12 @@ def unblock_command(
     with _managing(address, keep, key) as (manager, deed):
         keeper, left = manager.pins.check_unblocking(name)
         if dry_run:
-            _rehearse(manager, (keeper, key), (name, wanted))
+            rehearse(manager, (keeper, key), (name, wanted))
             sent = f"VERIFY with the PIN {keeper.value}, RESET RETRY COUNTER with it and the new PIN"
             return deed.would(report, which, sent)
         asked = current_pin(key, deed.place, f"PIN {keeper.value}, which unblocks {which}", left)
         manager.pins.unblock(name, asked, wanted_pin(wanted, deed.place, which))
-    return deed.done(report, which, "unblocked", f"The card has the new one, with all its tries. {deed.sources}")
+    return deed.changed(report, which, "unblocked", f"The card has the new one, with all its tries. {deed.sources}")
 
 
 @pin_command.command("initialize")
@@ -168,10 +169,10 @@ def initialize_command(address: Address, which: str, new: str, dry_run: bool, re
     with _managing(address, KEPT_TRIES, wanted) as (manager, deed):
         if dry_run:
             manager.pins.check_initializing(name)
-            _rehearse(manager, (name, wanted))
+            rehearse(manager, (name, wanted))
             return deed.would(report, which, "CHANGE REFERENCE DATA with the NullPIN and the first PIN")
         manager.pins.initialize(name, wanted_pin(wanted, deed.place, which))
-    return deed.done(report, which, "initialized", "The card has its first one.")
+    return deed.changed(report, which, "initialized", "The card has its first one.")
 
 
 @pin_command.command("clear")
@@ -208,17 +209,22 @@ def _agree_to_forget(found: PinReport | None, place: CardPlace, *, yes: bool) ->
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Deed:
-    """What is done to which card. ``lasting``: it remembers that when this command has ended."""
+    """What is done to which card."""
 
     place: CardPlace
-    lasting: bool
+    address: Address
 
     @property
     def sources(self) -> str:
         """What a new PIN means for those who send it."""
-        if self.lasting:
-            return "Change it at every source as well."
-        return "But it is a simulated or a recorded one, and forgets that now: leave the sources as they are."
+        if forgets(self.address):
+            return "Leave its sources as they are."
+        return "Change it at every source as well."
+
+    def changed(self, report: Report, which: str, done: str, text: str) -> None:
+        """As :meth:`done`, of what the card is to remember."""
+        self.done(report, which, done, text)
+        tell_if_it_forgets(self.address)
 
     def done(self, report: Report, which: str, done: str, text: str) -> None:
         report.show({**self.place.facts, "pin": which, "done": done}, f"PIN {which} of the {self.place}: {text}")
@@ -231,7 +237,11 @@ class _Deed:
 @contextlib.contextmanager
 def _managing(address: Address, keep: int, given: PinSource | None) -> Iterator[tuple[CardManager, _Deed]]:
     with manage(address, kept=keep, attended=given is None) as manager:
-        yield manager, _Deed(CardPlace.of(manager.session), not reader_driver(address.scheme).in_process)
+        try:
+            yield manager, _Deed(CardPlace.of(manager.session), address)
+        except PinIncorrect:  # a try is spent
+            tell_if_it_forgets(address)
+            raise
 
 
 def _given(source: str, keep: int) -> PinSource | None:
@@ -239,8 +249,3 @@ def _given(source: str, keep: int) -> PinSource | None:
     if keep < KEPT_TRIES and not is_typed(source):
         raise click.UsageError(f"--keep below {KEPT_TRIES} is for a person at the terminal ({PROMPT})")
     return given_source(source)
-
-
-def _rehearse(manager: CardManager, *pins: tuple[PinName, PinSource | None]) -> None:
-    """Nobody is asked to type for nothing."""
-    manager.pins.rehearse(*((name, source) for name, source in pins if source is not None))

@@ -4,11 +4,11 @@ import dataclasses
 from typing import Self
 
 from demail_hw.cli.consent import ask, is_typed
-from demail_hw.cli.new_pin import NewPinPrompt
+from demail_hw.cli.new_pin import NewPinPrompt, PinPrompt
 from demail_hw.cli.output import JsonValue
 from demail_hw.foreign_text import printable
 from demail_hw.keys.card_session import CardSession
-from demail_hw.pin_sources import PromptPinSource, need_terminal, parse_pin_source
+from demail_hw.pin_sources import need_terminal, parse_pin_source
 from demail_hw.secrets import PinSource
 
 __all__ = ["CardPlace", "current_pin", "given_source", "typed_pin", "wanted_pin"]
@@ -62,7 +62,7 @@ def current_pin(given: PinSource | None, place: CardPlace, name: str, left: int 
 def typed_pin(place: CardPlace, name: str, left: int | None) -> PinSource:
     """A PIN that a person types, who is told for which card, and how many tries are left."""
     tries = "" if left is None else f" ({left} {'try' if left == 1 else 'tries'} left)"
-    return PromptPinSource(f"{_heading(place)}{name}{tries}: ")
+    return PinPrompt(f"{_heading(place)}{name}{tries}: ")
 
 
 def wanted_pin(given: PinSource | None, place: CardPlace, which: str) -> PinSource:

@@ -1,15 +1,30 @@
 """What a card does with one of its keys: in a transaction, and behind its PIN."""
 
-from typing import Protocol
+from typing import Final, Protocol
 
-from demail_hw.errors import AlgorithmNotSupported, Layer
+from demail_hw.errors import AlgorithmNotSupported, CardError, Layer
 from demail_hw.interfaces import Buffer, Deadline
+from demail_hw.iso7816.status import StatusWord
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.pin_guard import PinGuard
 from demail_hw.keys.validity import ValidityWatch
 from demail_hw.tcos.layout import KeyOperation, KeySlot, PinSlot
 
 __all__ = ["CardKey"]
+
+_UNUSABLE: Final = frozenset(
+    {
+        StatusWord.AUTHENTICATION_METHOD_BLOCKED,
+        StatusWord.REFERENCE_DATA_NOT_USABLE,
+        StatusWord.CONDITIONS_OF_USE_NOT_SATISFIED,
+        StatusWord.FUNCTION_NOT_SUPPORTED,
+        StatusWord.REFERENCED_DATA_NOT_FOUND,
+    }
+)
+"""What a card says of a key rather than of what it was given."""
+_OUT_OF_SERVICE: Final = (
+    "Try once more; if the card refuses it again, the key is deactivated or used up: take the card out of service."
+)
 
 
 class _CardOperation(Protocol):
@@ -78,8 +93,10 @@ class CardKey:
     def _perform(self, operation: _CardOperation, data: bytes) -> bytes:
         try:
             return self._perform_once(operation, data)
-        except BaseException:  # an interrupt leaves as open what the card did as an error
+        except BaseException as error:  # an interrupt leaves as open what the card did as an error
             self._session.suspect()
+            if isinstance(error, CardError) and error.status in _UNUSABLE and not error.remedy:
+                error.remedy = _OUT_OF_SERVICE
             raise
 
     def _perform_once(self, operation: _CardOperation, data: bytes) -> bytes:

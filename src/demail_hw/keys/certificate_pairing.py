@@ -65,12 +65,18 @@ class KeyFiles:
 
     def certificates(self) -> tuple[x509.Certificate, ...]:
         """Those that have the key's public half; the key is used with the first."""
+        return tuple(certificate for _, certificate in self._own())
+
+    @property
+    def used(self) -> int | None:
+        """The file of the certificate that the key is used with."""
+        return next((file_id for file_id, _ in self._own()), None)
+
+    def _own(self) -> Iterator[tuple[int, x509.Certificate]]:
         teller = self.teller
-        return tuple(
-            look
-            for look in self.looks.values()
-            if isinstance(look, x509.Certificate) and _is_of(look, self.parts, teller)
-        )
+        for file_id, look in self.looks.items():
+            if isinstance(look, x509.Certificate) and _is_of(look, self.parts, teller):
+                yield file_id, look
 
     def problems(self) -> Iterator[CertificateError]:
         """Why the other files do not count."""

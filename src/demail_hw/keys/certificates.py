@@ -41,9 +41,16 @@ def read_key_certificate(card: TcosCard, key: KeySlot, *, deadline: Deadline) ->
     found, problems = files.certificates(), list(files.problems())
     if not found:
         _warn_of(problems[1:])
-        raise problems[0] if problems else KeyNotFound(f"The card holds no certificate for the {key.label}.")
+        raise problems[0] if problems else _none_for(key)
     _warn_of(problems)
     return KeyCertificate(found[0], paired=files.parts is not None, further=found[1:])
+
+
+def _none_for(key: KeySlot) -> KeyNotFound:
+    return KeyNotFound(
+        f"The card holds no certificate for the {key.label}.",
+        remedy="Request one (demail-hw csr), and import what its issuer makes of that (demail-hw certs import).",
+    )
 
 
 def read_public_key(card: TcosCard, key: KeySlot, *, deadline: Deadline) -> CertificatePublicKeyTypes | None:

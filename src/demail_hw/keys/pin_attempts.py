@@ -1,6 +1,7 @@
 """Attempts with a PIN as the ledger notes them: written down before they leave; and what a counter proves later where
 there is no end."""
 
+import dataclasses
 import datetime
 import logging
 from collections.abc import Mapping
@@ -9,10 +10,10 @@ from typing import Final
 from demail_hw.errors import CardError, HardwareError, Outcome, PinBlocked, PinIncorrect, PinRefused
 from demail_hw.interfaces import PinOperation, PinPage, PinRecord, PinRecordState
 from demail_hw.secrets import PinPermit
-from demail_hw.tcos.card import PinState, PinStatus
+from demail_hw.tcos.card import PinStatus
 from demail_hw.tcos.layout import PinSlot
 
-__all__ = ["PinAttempt", "end_unknown", "moment", "nothing_was_lost", "unsettled"]
+__all__ = ["PinAttempt", "as_known", "end_unknown", "moment", "nothing_was_lost", "unsettled"]
 
 _LOG = logging.getLogger(__name__)
 _COMPARING: Final = frozenset({PinOperation.VERIFY, PinOperation.UNBLOCK_ANOTHER})
@@ -41,23 +42,36 @@ class PinAttempt:
     def begin(self) -> Mapping[PinSlot, PinRecord]:
         """Note that it is about to be sent, and give the notes. :class:`~demail_hw.errors.PinRefused` if that cannot
         be: then it must not be sent."""
-        provable = {pin: _provable(status, self._before[pin]) for pin, status in self._pins.items()}
-        notes = self._notes(PinRecordState.PENDING, provable)
+        notes = {pin: self._pending(pin, status) for pin, status in self._pins.items()}
         self._page.write(_by_name(notes))
         return notes
 
     def refused(self, error: HardwareError) -> PinRecord | None:
-        """Note that the card said no, and give the note. Nothing where the error does not prove that."""
+        """Note that the card said no, and give what is known now of the PIN that it compared; nothing where the error
+        does not prove that it said no.
+
+        The PIN of a change or an unblocking was accepted just before. If the card refuses anything else about them,
+        such as the new PIN, what was known before holds.
+        """
         if not self._is_a_no(error):
             return None
-        after = {self._asked: _left_after(error, self._pins[self._asked])}
-        note = self._notes(PinRecordState.REFUSED, after)[self._asked]
+        if self._permit.operation in _SETTING and not isinstance(error, PinIncorrect | PinBlocked):
+            self._note(self._before)
+            return self._before[self._asked]
+        before = self._before[self._asked]
+        left = _left_after(error, as_known(self._pins[self._asked], before))
+        note = self._record(self._asked, PinRecordState.REFUSED, left, unsettled=unsettled(before))
         self._note({**self._before, self._asked: note})
         return note
 
     def accepted(self) -> None:
         """Note that the card said yes."""
-        self._note(self._notes(PinRecordState.ACCEPTED, self._pins))
+        self._note(
+            {
+                pin: self._record(pin, PinRecordState.ACCEPTED, status.retries_left)
+                for pin, status in self._pins.items()
+            }
+        )
 
     def was_none(self) -> None:
         """Nothing was sent: what was known before holds."""
@@ -69,19 +83,28 @@ class PinAttempt:
             error.outcome is Outcome.REFUSED or self._permit.operation is PinOperation.VERIFY
         )
 
-    def _notes(self, state: PinRecordState, pins: Mapping[PinSlot, PinStatus]) -> dict[PinSlot, PinRecord]:
+    def _pending(self, pin: PinSlot, status: PinStatus) -> PinRecord:
+        before = self._before[pin]
+        left = status.retries_left if _can_prove(self._operation(pin), before) else None
+        return self._record(
+            pin,
+            PinRecordState.PENDING,
+            left,
+            unsettled=unsettled(before),
+            at_most=as_known(status, before).retries_left if left is None else None,
+        )
+
+    def _record(
+        self,
+        pin: PinSlot,
+        state: PinRecordState,
+        left: int | None,
+        *,
+        unsettled: PinRecord | None = None,
+        at_most: int | None = None,
+    ) -> PinRecord:
         now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-        settled = state is PinRecordState.ACCEPTED
-        return {
-            pin: PinRecord(
-                state,
-                self._operation(pin),
-                now,
-                status.retries_left,
-                None if settled else unsettled(self._before[pin]),
-            )
-            for pin, status in pins.items()
-        }
+        return PinRecord(state, self._operation(pin), now, left, unsettled, at_most)
 
     def _operation(self, pin: PinSlot) -> PinOperation:
         operation = self._permit.operation
@@ -100,29 +123,51 @@ def _by_name(records: Mapping[PinSlot, PinRecord | None]) -> dict[str, PinRecord
     return {pin.name.value: record for pin, record in records.items()}
 
 
-def _provable(status: PinStatus, before: PinRecord | None) -> PinStatus:
-    """What a counter can prove later of an attempt without an end: nothing, if it would cover up a refusal or another
-    attempt without an end."""
-    if before is None or before.state is PinRecordState.ACCEPTED:
-        return status
-    return PinStatus(status.state)
+def _can_prove(operation: PinOperation, before: PinRecord | None) -> bool:
+    """Can the counter prove later what became of an attempt without an end? Where a PIN is compared: not if it would
+    cover up a refusal or another attempt without an end. That a PIN had none before it was unblocked always tells."""
+    return operation not in _COMPARING or before is None or before.state is PinRecordState.ACCEPTED
 
 
-def _left_after(error: HardwareError, before: PinStatus) -> PinStatus:
+def _left_after(error: HardwareError, before: PinStatus) -> int | None:
     """The tries after a refusal, as the card said them with it."""
     if isinstance(error, PinIncorrect):
-        return PinStatus(PinState.READY, error.retries_left)
-    return PinStatus(PinState.BLOCKED, 0) if isinstance(error, PinBlocked) else before
+        return error.retries_left
+    return 0 if isinstance(error, PinBlocked) else before.retries_left
+
+
+def as_known(status: PinStatus, record: PinRecord | None) -> PinStatus:
+    """How a PIN is; where the card hides its counter, with the tries that the ledger knows of."""
+    if status.retries_left is not None or record is None:
+        return status
+    return PinStatus(status.state, _known_tries(record))
+
+
+def _known_tries(record: PinRecord) -> int | None:
+    """What the card said when it refused a PIN the last time, less the one that an attempt without an end may have
+    cost since: but the last one may be left."""
+    if record.state is not PinRecordState.PENDING:
+        return record.retries_left if record.state is PinRecordState.REFUSED else None
+    before = record.at_most if record.retries_left is None else record.retries_left
+    if before is None or record.operation not in _COMPARING:
+        return before or None  # what was blocked may be unblocked by now
+    return max(1, before - 1)
 
 
 def unsettled(before: PinRecord | None) -> PinRecord | None:
-    """The change or unblocking without an end that a note tells of, or that it came after. The next note keeps it.
-    Of two the later one: as long as either is kept, nothing goes unattended."""
+    """The change or unblocking without an end that a note tells of, or that it came after. The next note keeps it,
+    and of several the last and the first: as long as one is kept, nothing goes unattended."""
     if before is None:
         return None
     if before.state is PinRecordState.PENDING and before.operation in _SETTING:
-        return PinRecord(before.state, before.operation, before.at, before.retries_left)
+        return dataclasses.replace(before, unsettled=_first(before.unsettled))
     return before.unsettled
+
+
+def _first(record: PinRecord | None) -> PinRecord | None:
+    while record is not None and record.unsettled is not None:
+        record = record.unsettled
+    return record
 
 
 def nothing_was_lost(record: PinRecord, left: int | None) -> bool:

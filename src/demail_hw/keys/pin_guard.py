@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from demail_hw.errors import (
     HardwareError,
@@ -14,7 +15,7 @@ from demail_hw.errors import (
     PinRequired,
 )
 from demail_hw.interfaces import Deadline, PinLedger, PinOperation, PinPage, PinRecord, PinRecordState
-from demail_hw.keys.pin_attempts import PinAttempt, end_unknown, moment, nothing_was_lost, unsettled
+from demail_hw.keys.pin_attempts import PinAttempt, as_known, end_unknown, moment, nothing_was_lost, unsettled
 from demail_hw.keys.pin_remedies import KEPT_TRIES, PinRemedies
 from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit, PinSource
 from demail_hw.tcos.card import PinState, PinStatus, TcosCard
@@ -23,6 +24,8 @@ from demail_hw.tcos.layout import PinSlot
 __all__ = ["KEPT_TRIES", "PinGuard", "check_form", "puk_of"]
 
 _LOG = logging.getLogger(__name__)
+_RESTORED: Final = PinStatus(PinState.VERIFIED)
+"""After a VERIFY that the card accepted, where what the counter is does not matter."""
 
 
 class PinGuard:
@@ -34,13 +37,14 @@ class PinGuard:
     ``uri``: the card's address, for the commands that remedies name.
 
     To open a key has two steps, so that nobody holds the card while a person types: :meth:`is_open` and :meth:`open`
-    are each called inside a transaction, and :meth:`ask` between them, outside. The counter is read in both.
+    are each called inside a transaction, and :meth:`ask` between them, outside. The counter is read in both. The last
+    try is not spent by whom a check told of another number of them: meanwhile somebody else spent one.
 
     A card that says that it has the PIN verified counts as open only if it took the PIN from this guard before; to
     anybody else that proves nothing, for another program may have verified it.
     """
 
-    __slots__ = ("_accepted", "_attended", "_kept", "_ledger", "_remedies", "_serial", "_source")
+    __slots__ = ("_accepted", "_attended", "_kept", "_ledger", "_remedies", "_serial", "_source", "_told")
 
     def __init__(
         self,
@@ -59,6 +63,7 @@ class PinGuard:
         self._attended = attended
         self._remedies = PinRemedies(ledger.state_dir, uri, attended)
         self._accepted: set[PinSlot] = set()
+        self._told: dict[PinSlot, int | None] = {}
 
     def is_open(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> bool:
         """Whether the PIN is still verified, as the card says itself; if not, a VERIFY may be sent. Sends none.
@@ -70,13 +75,23 @@ class PinGuard:
         self._need_source(pin)
         return self._counts_as_open(pin, self.check(card, pin, deadline=deadline))
 
-    def check(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> PinStatus:
-        """How the PIN is. Sends none, and raises as :meth:`is_open` does if it may not be sent."""
-        return self._admit(card, pin, self._ledger.records(self._serial), deadline=deadline)
+    def check(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline, again: bool = False) -> PinStatus:
+        """How the PIN is, with the tries that the ledger knows of where the card hides its counter. Sends none, and
+        raises as :meth:`is_open` does if it may not be sent.
 
-    def check_unblocking(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> Mapping[PinSlot, PinStatus]:
-        """How the PIN and the one that unblocks it are. Raise if that may not be sent, or to no avail. Sends none."""
-        return self._admit_unblocking(card, pin, self._ledger.records(self._serial), deadline=deadline)
+        ``again``: nobody is told of it this time, so that what an earlier check said has to hold.
+        """
+        records = self._ledger.records(self._serial)
+        return self._told_of(pin, self._admit(card, pin, records, deadline=deadline), records, again=again)
+
+    def check_unblocking(
+        self, card: TcosCard, pin: PinSlot, *, deadline: Deadline, again: bool = False
+    ) -> Mapping[PinSlot, PinStatus]:
+        """How the PIN and the one that unblocks it are, that as in :meth:`check`. Raise if it may not be sent, or to
+        no avail. Sends none."""
+        records, keeper = self._ledger.records(self._serial), puk_of(card, pin)
+        statuses = self._admit_unblocking(card, pin, records, deadline=deadline)
+        return {**statuses, keeper: self._told_of(keeper, statuses[keeper], records, again=again)}
 
     def check_null_pin(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> PinStatus:
         """How the PIN is. :class:`~demail_hw.errors.PinRefused` unless it was never set, and may be."""
@@ -106,7 +121,7 @@ class PinGuard:
         if card.is_verified(pin):
             return
         with self._ledger.page(self._serial, deadline=deadline) as page:
-            status = self._admit(card, pin, page.records, deadline=deadline)
+            status = self._admit_as_told(card, pin, page, deadline=deadline)
             if not self._counts_as_open(pin, status):
                 self._verify(card, pin, secret, page, status, deadline=deadline)
 
@@ -117,7 +132,7 @@ class PinGuard:
         any other on the way: the outcome says whether the card may have seen it. It is not sent again.
         """
         with self._ledger.page(self._serial, deadline=deadline) as page:
-            status = self._admit(card, pin, page.records, deadline=deadline)
+            status = self._admit_as_told(card, pin, page, deadline=deadline)
             self._verify(card, pin, secret, page, status, deadline=deadline)
 
     def _verify(
@@ -126,12 +141,8 @@ class PinGuard:
         check_form(secret, pin)
         self._accepted.discard(pin)
         permit = PinPermit(_GUARD_KEY, PinOperation.VERIFY, pin.reference, (secret,))
-        try:
-            with self._written_ahead(page, permit, {pin: status}, asked=pin):
-                card.verify(pin, permit, deadline=deadline)
-        except PinBlocked as error:
-            error.remedy = self._way_to_unblock(card, pin, deadline=deadline)
-            raise
+        with self._written_ahead(card, page, permit, {pin: status}, asked=pin, deadline=deadline):
+            card.verify(pin, permit, deadline=deadline)
         self._accepted.add(pin)
 
     def change(self, card: TcosCard, pin: PinSlot, old: Pin, new: Pin, *, deadline: Deadline) -> None:
@@ -141,16 +152,16 @@ class PinGuard:
         too much of the old one would become part of the new one. So the old one is sent alone before.
 
         Errors: as for :meth:`verify`. Where the outcome is unknown, the ledger stops everything unattended, and its
-        remedy is the way back.
+        remedy is the way back. Where the card refuses the new PIN alone, the old one may be sent as before.
         """
         check_form(old, pin)
         check_form(new, pin)
         with self._ledger.page(self._serial, deadline=deadline) as page:
-            status = self._admit(card, pin, page.records, deadline=deadline)
+            status = self._admit_as_told(card, pin, page, deadline=deadline)
             self._verify(card, pin, old, page, status, deadline=deadline)
             self._accepted.discard(pin)
             permit = PinPermit(_GUARD_KEY, PinOperation.CHANGE, pin.reference, (old, new))
-            with self._written_ahead(page, permit, {pin: _restored(status)}, asked=pin):
+            with self._written_ahead(card, page, permit, {pin: _RESTORED}, asked=pin, deadline=deadline):
                 card.change(pin, permit, deadline=deadline)
 
     def unblock(self, card: TcosCard, pin: PinSlot, puk: Pin, new: Pin, *, deadline: Deadline) -> None:
@@ -164,11 +175,14 @@ class PinGuard:
         check_form(new, pin)
         with self._ledger.page(self._serial, deadline=deadline) as page:
             statuses = self._admit_unblocking(card, pin, page.records, deadline=deadline)
+            self._require_told(keeper, statuses[keeper], page.records)
             self._verify(card, keeper, puk, page, statuses[keeper], deadline=deadline)
             self._accepted -= {pin, keeper}
             permit = PinPermit(_GUARD_KEY, PinOperation.UNBLOCK, pin.reference, (puk, new))
-            after = {**statuses, keeper: _restored(statuses[keeper])}
-            with self._written_ahead(page, permit, after, asked=keeper):
+            # VERIFY restored its tries, to how many no card tells but by its counter: the one from before would prove
+            # that none was lost where one was.
+            after = {**statuses, keeper: card.pin_status(keeper, deadline=deadline)}
+            with self._written_ahead(card, page, permit, after, asked=keeper, deadline=deadline):
                 card.unblock(pin, keeper, permit, deadline=deadline)
 
     def initialize(self, card: TcosCard, pin: PinSlot, new: Pin, *, deadline: Deadline) -> None:
@@ -181,7 +195,7 @@ class PinGuard:
         with self._ledger.page(self._serial, deadline=deadline) as page, Pin(card.profile.null_pin) as null_pin:
             status = self._admit_null_pin(card, pin, page.records, deadline=deadline)
             permit = PinPermit(_GUARD_KEY, PinOperation.INITIALIZE, pin.reference, (null_pin, new))
-            with self._written_ahead(page, permit, {pin: status}, asked=pin):
+            with self._written_ahead(card, page, permit, {pin: status}, asked=pin, deadline=deadline):
                 card.change(pin, permit, deadline=deadline)
 
     def clear(self, pin: PinSlot, *, deadline: Deadline) -> PinRecord | None:
@@ -193,7 +207,14 @@ class PinGuard:
 
     @contextlib.contextmanager
     def _written_ahead(
-        self, page: PinPage, permit: PinPermit, pins: Mapping[PinSlot, PinStatus], *, asked: PinSlot
+        self,
+        card: TcosCard,
+        page: PinPage,
+        permit: PinPermit,
+        pins: Mapping[PinSlot, PinStatus],
+        *,
+        asked: PinSlot,
+        deadline: Deadline,
     ) -> Iterator[None]:
         """Note that a command with these PINs is on its way before it is, and then how it ended.
 
@@ -206,7 +227,13 @@ class PinGuard:
             yield
         except HardwareError as error:
             if permit.spent:
-                self._tell(error, permit, attempt.refused(error), asked, way)
+                known = attempt.refused(error)
+                if isinstance(error, PinBlocked):
+                    error.remedy = self._way_to_unblock(card, asked, deadline=deadline)
+                elif known is not None:
+                    self._tell_of_refusal(error, permit, known, asked, meant)
+                elif permit.operation is not PinOperation.VERIFY or error.outcome is Outcome.UNKNOWN:
+                    error.remedy = way
             raise
         except BaseException:
             if permit.spent:
@@ -218,15 +245,14 @@ class PinGuard:
                 attempt.was_none()
         attempt.accepted()
 
-    def _tell(
-        self, error: HardwareError, permit: PinPermit, refusal: PinRecord | None, asked: PinSlot, way: str
+    def _tell_of_refusal(
+        self, error: HardwareError, permit: PinPermit, known: PinRecord, asked: PinSlot, meant: PinSlot
     ) -> None:
-        """What to do next, where the error does not know."""
-        if refusal is None:
-            if permit.operation is not PinOperation.VERIFY or error.outcome is Outcome.UNKNOWN:
-                error.remedy = way
-        elif refusal.unsettled is not None or isinstance(error, PinIncorrect):
-            error.remedy = self._remedies.after_refusal(asked, refusal, refusal.retries_left)
+        """What to do next, where the error does not know. ``known``: of the PIN that the card compared."""
+        if known.state is not PinRecordState.REFUSED:
+            error.remedy = self._remedies.after_new_pin(asked, meant, permit.operation)
+        elif known.unsettled is not None or isinstance(error, PinIncorrect):
+            error.remedy = self._remedies.after_refusal(asked, known, known.retries_left)
 
     def _need_source(self, pin: PinSlot) -> PinSource:
         if self._source is None:
@@ -236,33 +262,60 @@ class PinGuard:
     def _counts_as_open(self, pin: PinSlot, status: PinStatus) -> bool:
         return status.state is PinState.VERIFIED and pin in self._accepted
 
+    def _told_of(
+        self, pin: PinSlot, status: PinStatus, records: Mapping[str, PinRecord], *, again: bool
+    ) -> PinStatus:
+        """Whoever types a PIN knows from this how many tries he has."""
+        if again:
+            self._require_told(pin, status, records)
+        known = as_known(status, records.get(pin.name.value))
+        self._told[pin] = known.retries_left
+        return known
+
+    def _require_told(self, pin: PinSlot, status: PinStatus, records: Mapping[str, PinRecord]) -> None:
+        """Raise if only the last try is left, and a check told of another number; it is said once."""
+        left = as_known(status, records.get(pin.name.value)).retries_left
+        told = self._told.pop(pin, left)
+        if left == 1 and told != left:
+            raise PinRefused(
+                f"Of the PIN {pin.name.value} only the last try is left by now; nothing was sent.",
+                remedy=self._remedies.spend_a_try(pin, left),
+            )
+
+    def _admit_as_told(self, card: TcosCard, pin: PinSlot, page: PinPage, *, deadline: Deadline) -> PinStatus:
+        status = self._admit(card, pin, page.records, deadline=deadline)
+        self._require_told(pin, status, page.records)
+        return status
+
     def _admit(
         self, card: TcosCard, pin: PinSlot, records: Mapping[str, PinRecord], *, deadline: Deadline
     ) -> PinStatus:
-        """How the PIN is; raise if it may not be sent."""
+        """How the PIN is, as the card says; raise if it may not be sent."""
         record = records.get(pin.name.value)
         status = card.pin_status(pin, deadline=deadline)
+        known = as_known(status, record)
         if status.state is not PinState.BLOCKED:  # that comes before whatever made it so
-            self._stop_after_refusal(pin, record, status)
+            self._stop_after_refusal(pin, record, known)
         try:
-            self._check_status(pin, status, record)
+            self._check_status(pin, known, hidden=status.retries_left is None)
         except PinBlocked as error:
             error.remedy = self._way_to_unblock(card, pin, deadline=deadline)
             raise
         if record is not None and not nothing_was_lost(record, status.retries_left):
-            self._stop_without_end(pin, record, status)
+            self._stop_without_end(pin, record, known)
         return status
 
     def _admit_unblocking(
         self, card: TcosCard, pin: PinSlot, records: Mapping[str, PinRecord], *, deadline: Deadline
     ) -> Mapping[PinSlot, PinStatus]:
         """How the PIN and the one that unblocks it are; raise if that may not be sent, or to no avail."""
-        keeper, doubt = puk_of(card, pin), unsettled(records.get(pin.name.value))
+        keeper, record = puk_of(card, pin), records.get(pin.name.value)
         target = card.pin_status(pin, deadline=deadline)
         if target.state in {PinState.ABSENT, PinState.NULL_PIN}:
-            self._check_status(pin, target, None)
+            self._check_status(pin, target)
+        doubt = unsettled(record)
         if doubt is not None:  # whatever a person tried since: which PIN counts is his to find out
-            self._stop_without_end(pin, doubt, target)
+            self._stop_without_end(pin, doubt, as_known(target, record))
         try:
             return {pin: target, keeper: self._admit(card, keeper, records, deadline=deadline)}
         except PinBlocked as error:
@@ -318,18 +371,18 @@ class PinGuard:
             remedy=self._remedies.way_back(pin, record, status),
         )
 
-    def _check_status(self, pin: PinSlot, status: PinStatus, record: PinRecord | None) -> None:
-        """Raise unless a try can be spent.
+    def _check_status(self, pin: PinSlot, status: PinStatus, *, hidden: bool = False) -> None:
+        """Raise unless a try can be spent. ``hidden``: by the card, so that ``status`` has what is known.
 
-        A card that hides its counter, or has none, gets one: what the ledger notes of it decides about the next.
+        Where nothing is known of it either it gets one: what the ledger notes of that decides about the next.
         """
-        name = pin.name.value
-        left = _known_tries(status, record)
+        name, left = pin.name.value, status.retries_left
         match status.state:
             case PinState.READY | PinState.VERIFIED | PinState.UNREADABLE if left is not None and left <= self._kept:
+                known = " as far as is known" if hidden else ""
                 raise PinRefused(
-                    f"The PIN {name} has {_tries(left)} left, and {self._kept} {'is' if self._kept == 1 else 'are'} "
-                    "kept for people; nothing was sent.",
+                    f"The PIN {name} has {_tries(left)} left{known}, and {self._kept} "
+                    f"{'is' if self._kept == 1 else 'are'} kept for people; nothing was sent.",
                     remedy=self._remedies.spend_a_try(pin, left),
                 )
             case PinState.BLOCKED:
@@ -342,20 +395,6 @@ class PinGuard:
                 raise PinRefused(f"The card has no PIN {name}.", remedy="Name another PIN (which= or --which).")
             case PinState.READY | PinState.VERIFIED | PinState.UNREADABLE:
                 return
-
-
-def _known_tries(status: PinStatus, record: PinRecord | None) -> int | None:
-    """The counter; where the card hides it, what it said when it refused a PIN the last time."""
-    if status.retries_left is not None or record is None or record.state is not PinRecordState.REFUSED:
-        return status.retries_left
-    return record.retries_left
-
-
-def _restored(status: PinStatus) -> PinStatus:
-    """After a VERIFY that the card accepted. One of the last tries is restored, to how many no card tells: the
-    counter from before would prove that none was lost where one was."""
-    is_spent = status.retries_left is not None and status.retries_left <= KEPT_TRIES
-    return PinStatus(status.state) if is_spent else status
 
 
 def _tries(count: int) -> str:

@@ -56,6 +56,14 @@ class PinRemedies:
             f"({self._command('unblock', pin)}); if it was another one, verify the new one at the terminal: {verify}."
         )
 
+    def after_new_pin(self, asked: PinSlot, pin: PinSlot, operation: PinOperation) -> str:
+        """After the card took the PIN ``asked``, and then refused what was to be set by it."""
+        again = self._command("change" if operation is PinOperation.CHANGE else "unblock", pin)
+        return (
+            f"The PIN {asked.name.value} is right, and nothing was changed: choose another new PIN, of another "
+            f"length or with other characters, and begin again: {again}."
+        )
+
     def way_back(self, pin: PinSlot, record: PinRecord, seen: PinStatus | None = None) -> str:
         """After a command whose end nobody noted; ``record`` is the note before it. ``seen``: how the PIN is now, or
         nothing where nobody looked since."""

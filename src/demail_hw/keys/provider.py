@@ -123,6 +123,7 @@ class TcosKeyProvider:
             certificate=found.certificate,
             chain=build_chain(found.certificate, issuers),
             further_certificates=found.further,
+            told=watch.told,
         )
 
     @property

@@ -180,13 +180,15 @@ def _replace(folder: int, path: Path, records: Mapping[str, PinRecord]) -> None:
 
 
 def _encode(record: PinRecord) -> dict[str, Any]:
-    fields = {
+    fields: dict[str, Any] = {
         "state": record.state.value,
         "operation": record.operation.value,
         "at": record.at.isoformat(timespec="seconds"),
         "retries_left": record.retries_left,
     }
-    return fields if record.unsettled is None else {**fields, "unsettled": _encode(record.unsettled)}
+    if record.unsettled is not None:
+        fields["unsettled"] = _encode(record.unsettled)
+    return fields if record.at_most is None else {**fields, "at_most": record.at_most}
 
 
 def _decode(fields: Mapping[str, Any]) -> PinRecord:
@@ -200,6 +202,7 @@ def _decode(fields: Mapping[str, Any]) -> PinRecord:
         at,
         _decode_tries(fields["retries_left"]),
         None if unsettled is None else _decode(unsettled),
+        _decode_tries(fields.get("at_most")),
     )
 
 

@@ -1,5 +1,6 @@
 """One contract for every PinLedger."""
 
+import dataclasses
 import datetime
 import itertools
 import threading
@@ -64,9 +65,14 @@ def test_nothing_is_known_of_a_new_card(ledger: PinLedger) -> None:
     [
         *itertools.starmap(note, itertools.product(PinRecordState, PinOperation)),
         *(note(left=left) for left in (None, 0, 1, 15)),
+        dataclasses.replace(note(left=None), at_most=2),
+        dataclasses.replace(note(), unsettled=dataclasses.replace(note(), unsettled=note(left=1))),
         note(at=datetime.datetime(2026, 7, 1, 9, 5, 7, tzinfo=datetime.timezone(datetime.timedelta(hours=2)))),
     ],
-    ids=lambda record: f"{record.state.value}-{record.operation.value}-{record.retries_left}-{record.at:%H%z}",
+    ids=lambda record: (
+        f"{record.state.value}-{record.operation.value}-{record.retries_left}-{record.at:%H%z}"
+        f"{'' if record.at_most is None else '-at-most'}{'' if record.unsettled is None else '-unsettled'}"
+    ),
 )
 def test_what_was_written_is_read(ledger: PinLedger, record: PinRecord) -> None:
     with ledger.page(CARD, deadline=soon()) as page:

@@ -96,6 +96,7 @@ def act(certificates: CardCertificates, action: str) -> None:
     carry_out(certificates, plan)
 
 
+AGAIN = {"import": "Then import the certificate again. NKS/4331 now ", "erase": "Then erase it again. NKS/4331 now "}
 NEW = {"import": wrap(DER, CONTAINER).ljust(2048, b"\xff"), "erase": b"\xff" * 2048}
 
 
@@ -120,7 +121,12 @@ def test_every_step_can_be_the_last(action: str, acted: bool, swapped: bool) -> 
             assert content == NEW[action]
             state = "holds the new content"
         # As it was is what a person expects; everything else has to be said.
-        assert state in caught.value.message or (state == "is as it was" and not hand.updates)
+        if state != "is as it was" or hand.updates:
+            assert state in caught.value.message
+            assert AGAIN[action] in caught.value.remedy
+            assert state in caught.value.remedy
+        elif 0 < hand.verified_at < at:
+            assert AGAIN[action] in caught.value.remedy
         seen.add(state)
         if other is not None:
             assert bytes(ef(other).content) == before
@@ -188,7 +194,7 @@ def test_a_person_who_interrupts_it_is_told_how_the_file_is(caplog: pytest.LogCa
         plan = certificates.plan_import(IMPORTED, certificates.file("4331"))
         with pytest.raises(KeyboardInterrupt):
             certificates.carry_out(plan, CallablePinSource(lambda: PIN), progress=interrupt)
-    assert "NKS/4331 now is empty." in caplog.messages
+    assert "NKS/4331 now is empty. To go on, import the certificate again." in caplog.messages
     assert ef(card).content[0] == 0xFF
     write(card)
     assert bytes(ef(card).content) == NEW["import"]
@@ -249,6 +255,7 @@ def test_a_card_whose_memory_fails_leaves_an_empty_file() -> None:
             return b"\x65\x81" if command[:4] == b"\x00\xd6\x01\x00" else self.card.transmit(command)
 
     card = Failing(card_in_use(), 0)
-    with pytest.raises(CardError, match=r"6581.*NKS/4331 now is empty\."):
+    with pytest.raises(CardError, match=r"6581.*NKS/4331 now is empty\.") as caught:
         write(card)
+    assert caught.value.remedy.startswith("Import the certificate again; if it stays so,")
     assert ef(card.card).content[0] == 0xFF

@@ -1,5 +1,6 @@
 """The certificates of every card by the card manager: what is listed, taken in, refused, and left by an accident."""
 
+import contextlib
 import time
 
 import pytest
@@ -23,6 +24,7 @@ from demail_hw.identity import KeyRole
 from demail_hw.interfaces import Timeouts
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.certificate_file import unwrap, wrap
+from demail_hw.keys.certificates import read_key_certificate
 from demail_hw.keys.provider import TcosKeyProvider
 from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
@@ -81,6 +83,41 @@ def test_each_certificate_is_with_its_key() -> None:
     assert [name for name, entry in found.items() if entry.file.kind is CertificateKind.CA] == [
         "NKS/C008", "SIGG/C008", "SIGG/C00E", "NKS/B000",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("public_key_file", [True, False], ids=["EF.PK", "no EF.PK"])
+@pytest.mark.parametrize(
+    ("user", "used"),
+    [(None, 0xC000), ("nks-80", 0x4332), ("nks-81", 0xC000)],
+    ids=["the card's alone", "the user's too", "a stranger's"],
+)
+def test_the_certificate_that_a_key_is_used_with_is_marked(
+    user: str | None, used: int, public_key_file: bool
+) -> None:
+    card = netkey3()
+    if user:
+        put(card, issue(public_key(user)).public_bytes(Encoding.DER), 0x4332)
+    if not public_key_file:
+        del card.file_system.root.child(NKS).files[0x4531]  # type: ignore[union-attr]
+    with managing(card) as certificates:
+        marked = [entry.file for entry in certificates.entries() if entry.in_use]
+        assert [file.identifier for file in marked if file.application.name == "NKS"] == [used, 0xC200, 0xC500]
+        assert certificates.certificate_of(KeyRole.SIGNATURE) == certificates.certificate(marked[0])
+        plan = certificates.plan_erase(certificates.file("4332"))
+        assert plan.before.in_use == (used == 0x4332)
+        assert plan.use is not None
+        assert (plan.use.before != plan.use.after) == plan.before.in_use
+
+
+@pytest.mark.parametrize("personality", PERSONALITIES)
+def test_what_is_marked_is_what_each_key_is_used_with(personality: str) -> None:
+    with managing(open_card(personality)) as certificates:
+        marked = {entry.certificate for entry in certificates.entries() if entry.in_use}
+        used = set()
+        for key in certificates._profile.keys:
+            with certificates._session.transaction() as deadline, contextlib.suppress(KeyNotFound):
+                used.add(read_key_certificate(certificates._card, key, deadline=deadline).certificate)
+    assert marked == used
 
 
 def test_a_file_is_read_as_what_is_in_it() -> None:

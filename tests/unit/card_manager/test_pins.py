@@ -1,5 +1,6 @@
 """The PINs of every card by the card manager: what each command sends, what it leaves behind, and what it says."""
 
+import datetime
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from typing import NoReturn
 import pytest
 
 from demail_hw.card_manager.manager import CardManager
+from demail_hw.card_manager.pin_states import describe
 from demail_hw.card_manager.pins import PinManager
 from demail_hw.errors import (
     CardError,
@@ -20,13 +22,16 @@ from demail_hw.errors import (
     PinNotInitialized,
     PinRefused,
 )
-from demail_hw.interfaces import PinLedger, PinOperation, PinRecordState, Timeouts
+from demail_hw.interfaces import PinLedger, PinOperation, PinRecord, PinRecordState, Timeouts
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.pin_guard import KEPT_TRIES
+from demail_hw.keys.pin_remedies import PinRemedies
 from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
 from demail_hw.secrets import PinSource
+from demail_hw.tcos.card import PinState, PinStatus
 from demail_hw.tcos.layout import PinName
+from demail_hw.tcos.profiles import NETKEY3
 from demail_hw_simulators.card.card import SimulatedTcosCard
 from demail_hw_simulators.card.personalities import PERSONALITIES, netkey3, open_card
 from demail_hw_simulators.interfaces import SimulatedCard
@@ -181,6 +186,30 @@ def test_a_refusal_stops_a_service_and_not_a_person() -> None:
     with managing(card, ledger) as pins:
         pins.verify(GLOBAL, source(OLD))
     assert card.secrets == [VERIFY] * 3
+
+
+def test_a_person_comes_to_the_last_try_unless_he_was_told_of_more() -> None:
+    card = open_card("netkey3")
+    with managing(Watched(card), attended=True, kept=0) as pins:
+        for pin in (WRONG, WRONG):
+            with pytest.raises(PinIncorrect):
+                pins.verify(GLOBAL, source(pin))
+        pins.verify(GLOBAL, source(OLD))
+        for use in (
+            lambda: pins.verify(GLOBAL, source(OLD)),
+            lambda: pins.change(GLOBAL, source(OLD), source(OLD)),
+        ):
+            card.power_on()
+            assert pins.check(GLOBAL).retries_left == 3
+            card.file_system.root.pins[0].tries = 1
+            with pytest.raises(PinRefused, match="only the last try is left by now"):
+                use()
+            use()
+        card.power_on()
+        assert pins.check_unblocking(GLOBAL) == (PUK, 3)
+        card.file_system.root.pins[1].tries = 1
+        with pytest.raises(PinRefused, match="only the last try is left by now"):
+            pins.unblock(GLOBAL, source(PUK_OF_THE_CARD), source(NEW))
 
 
 def test_nobody_is_asked_for_a_pin_that_may_not_be_sent() -> None:
@@ -505,6 +534,22 @@ def test_status_says_both_after_a_change_without_an_end_and_a_refused_new_pin() 
     assert sentences(simulated, ledger)["global"] == "3 tries are left. "
 
 
+def test_status_says_all_that_is_not_known_and_how_to_verify_it_where_the_card_hides_its_counter() -> None:
+    """A change, an unblocking and a VERIFY, none of which has an end, with two tries at the most before the last."""
+    now = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
+    record = None
+    for operation in (PinOperation.CHANGE, PinOperation.UNBLOCK, PinOperation.VERIFY):
+        record = PinRecord(PinRecordState.PENDING, operation, now, None, record, at_most=2)
+    statuses = {pin: PinStatus(PinState.UNREADABLE) for pin in NETKEY3.pins}
+    report = describe(NETKEY3.pin(GLOBAL), statuses, record, PinRemedies())
+    ended = "at 2026-01-02 00:00:00+00:00 ended is not known"
+    assert report.sentence == (
+        f"The card does not tell how many tries are left. How the attempt to verify it {ended}. "
+        f"How the attempt to unblock it {ended} either. How the attempt to change it {ended} either."
+    )
+    assert "demail-hw pin verify URI --keep 0" in report.next_step
+
+
 def test_an_interrupted_unblocking_of_a_pin_that_was_not_blocked_proves_nothing_by_its_tries() -> None:
     simulated, ledger = open_card("netkey3"), MemoryPinLedger()
     interrupted("unblock", simulated, ledger, committed=False)
@@ -512,7 +557,8 @@ def test_an_interrupted_unblocking_of_a_pin_that_was_not_blocked_proves_nothing_
     assert "How the attempt to unblock it at" in said["global"]
     assert "tries again" not in said["global"]
     assert "Verify the new PIN at the terminal" in said["global"]
-    assert said["puk"] == "3 tries are left. ", "its counter proves that it was not refused"
+    assert "How the attempt to unblock a PIN with it at" in said["puk"], "its tries were restored before it"
+    assert said["puk"].endswith("Verify it at the terminal: demail-hw pin verify URI --which puk.")
 
 
 def test_an_interrupted_unblocking_of_a_blocked_pin_is_told_by_its_tries() -> None:
@@ -524,7 +570,6 @@ def test_an_interrupted_unblocking_of_a_blocked_pin_is_told_by_its_tries() -> No
             assert "it was blocked. So the new PIN counts" in said["global"]
         else:
             assert said["global"].startswith("It is blocked. Unblock it with the PIN puk")
-        assert said["puk"] == "3 tries are left. "
 
 
 def test_a_puk_that_lost_a_try_in_an_unblocking_without_an_end_is_called_what_it_was() -> None:

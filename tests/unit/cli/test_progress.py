@@ -2,23 +2,42 @@
 
 import io
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 import pytest
 
-from certificate_bench import managing
+from certificate_bench import IMPORTED, PIN, managing
 from demail_hw.cli import progress as module
 from demail_hw.cli.card import card_command
 from demail_hw.cli.certs import certs_command
-from demail_hw.cli.progress import READING, counted, progress
+from demail_hw.cli.csr import csr_command
+from demail_hw.cli.pin import pin_command
+from demail_hw.cli.progress import READING, asking, counted, progress, waiting
+from demail_hw.cli.sign import sign_command
+from demail_hw.interfaces import CardConnection, ShareMode
+from demail_hw_simulators.ca import pem
 from demail_hw_simulators.card.personalities import PERSONALITIES, open_card
+from demail_hw_simulators.sim_reader import SimulatedReader
+
+SECONDS = 30.0
 
 
 class Terminal(io.StringIO):
+    def __init__(self) -> None:
+        super().__init__()
+        self.used = threading.Event()
+
     def isatty(self) -> bool:
         return True
+
+    def write(self, text: str) -> int:
+        count = super().write(text)
+        self.used.set()
+        return count
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO | None, *, patience: float) -> str:
@@ -103,3 +122,75 @@ def test_listing_the_certificates_tells_of_every_key_and_file(personality: str) 
         certificates.entries(done.append)
         profile = certificates._profile
     assert sum(done) == len(profile.keys) + len(profile.certificate_files)
+
+
+# --- what nobody can count
+
+A_MOMENT = "This takes a moment ...\n"
+WAITING: Sequence[tuple[click.Command, str]] = [
+    (card_command, "info {uri}"),
+    (certs_command, "list {uri}"),
+    (certs_command, "export {uri} --key signature -o {folder}/out"),
+    (certs_command, "import {uri} {folder}/certificate --key signature --pin file:{folder}/pin --dry-run"),
+    (csr_command, "{uri} --key signature --subject CN=a --pin file:{folder}/pin -o {folder}/out"),
+    (pin_command, "status {uri}"),
+    (pin_command, "verify {uri} --pin file:{folder}/pin"),
+    (pin_command, "change {uri} --pin file:{folder}/pin --new file:{folder}/pin"),
+    (sign_command, "{uri} {folder}/pin --key signature --pin file:{folder}/pin -o {folder}/out"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "certificate").write_bytes(pem(IMPORTED))
+    (tmp_path / "pin").touch(0o600)
+    (tmp_path / "pin").write_bytes(PIN)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("command", "words"), WAITING, ids=[f"{each.name} {words[:7]}" for each, words in WAITING])
+def test_a_command_that_a_slow_reader_keeps_waiting_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, command: click.Command, words: str
+) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    connect = SimulatedReader.connect
+
+    def slow(self: SimulatedReader, share: ShareMode = ShareMode.EXCLUSIVE, *, deadline: float) -> CardConnection:
+        assert terminal.used.wait(SECONDS), "nothing was shown"
+        return connect(self, share, deadline=deadline)
+
+    arguments = words.format(uri="sim:netkey3", folder=folder).split()
+    monkeypatch.setattr(module, "_PATIENCE_SECONDS", HOUR)
+    command.main(arguments, standalone_mode=False)
+    assert terminal.getvalue() == "", "what is fast shows nothing"
+    monkeypatch.setattr(SimulatedReader, "connect", slow)
+    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.0)
+    command.main(arguments, standalone_mode=False)
+    assert terminal.getvalue().startswith(A_MOMENT)
+    assert terminal.getvalue().count(A_MOMENT) == 1
+
+
+def test_nothing_is_said_while_a_person_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    before = threading.active_count()
+    with click.Context(click.Command("any")):
+        monkeypatch.setattr(module, "_PATIENCE_SECONDS", HOUR)
+        with waiting(), waiting():
+            assert threading.active_count() == before + 1
+            for quiet in (asking(), progress("a bar of its own", 1)):
+                with quiet:
+                    assert threading.active_count() == before
+            monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.0)
+            with asking():
+                pass
+            assert terminal.used.wait(SECONDS)
+        assert threading.active_count() == before
+    assert terminal.getvalue() == A_MOMENT
+
+
+def test_without_a_terminal_nobody_is_told_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(module, "_PATIENCE_SECONDS", HOUR)
+    before = threading.active_count()
+    with click.Context(click.Command("any")), waiting():
+        assert threading.active_count() == before

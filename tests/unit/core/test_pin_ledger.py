@@ -148,6 +148,8 @@ WRONG: list[tuple[str, Any]] = [
     ("retries_left", -1),
     ("retries_left", 16),
     ("retries_left", []),
+    ("at_most", 16),
+    ("at_most", "2"),
 ]
 
 

@@ -25,7 +25,7 @@ from demail_hw.errors import (
     ReaderBusy,
 )
 from demail_hw.interfaces import Buffer, Buffers, PinLedger, PinOperation, PinRecord, PinRecordState
-from demail_hw.keys.pin_guard import KEPT_TRIES, PinGuard
+from demail_hw.keys.pin_guard import PinGuard
 from demail_hw.keys.pin_remedies import PinRemedies
 from demail_hw.pin_ledger import FilePinLedger, MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
@@ -247,6 +247,162 @@ def test_a_hidden_counter_gets_one_attempt_a_record(status: str) -> None:
             bench.verify(guard(RIGHT, ledger))
     assert caught.value.outcome is Outcome.NOT_SENT
     assert bench.verifies == 3
+
+
+def refuse(bench: Bench, ledger: PinLedger, times: int = 1) -> None:
+    """A person typed it wrong."""
+    for _ in range(times):
+        with pytest.raises(PinIncorrect):
+            bench.verify(guard(WRONG, ledger, attended=True, kept=0))
+
+
+@pytest.mark.parametrize("status", ["6d00", "9000"])
+def test_a_check_tells_what_the_card_said_last_where_it_hides_its_counter(status: str) -> None:
+    bench, ledger = Silent(), MemoryPinLedger()
+    bench.status = status
+    refuse(bench, ledger, times=2)
+    with bench.connection.transaction(deadline=bench.deadline):
+        found = guard(None, ledger, attended=True, kept=0).check(bench.card, GLOBAL, deadline=bench.deadline)
+    assert found.retries_left == 1
+
+
+@pytest.mark.parametrize(("refused", "left"), [(1, 1), (2, 1)])
+def test_an_attempt_without_an_end_may_have_cost_one_of_the_hidden_tries(refused: int, left: int) -> None:
+    """But the last one may be left; and the right PIN makes that past."""
+    bench, ledger = Silent(), MemoryPinLedger()
+    refuse(bench, ledger, refused)
+    for _ in range(2):
+        bench.answer = mute
+        with pytest.raises(DeadlineExceeded):
+            bench.verify(guard(RIGHT, ledger, attended=True, kept=0))
+        bench.answer = None
+        assert ledger.records(CARD)["global"].retries_left is None
+        with pytest.raises(PinRefused, match=f"{left} try left as far as is known") as caught:
+            bench.verify(guard(RIGHT, ledger, attended=True, kept=left))
+        assert "--keep 0" in caught.value.remedy
+    bench.verify(guard(RIGHT, ledger, attended=True, kept=0))
+    bench.connection.reset(deadline=bench.deadline)
+    bench.verify(guard(RIGHT, ledger))
+
+
+def test_an_unblocking_without_an_end_may_have_left_the_hidden_tries_as_they_were() -> None:
+    bench, ledger = Silent(), MemoryPinLedger()
+    refuse(bench, ledger, times=2)
+    bench.other_answer = mute
+    with pytest.raises(DeadlineExceeded):
+        unblock(guard(None, ledger), bench)
+    with pytest.raises(PinRefused, match="1 try left as far as is known"):
+        bench.verify(guard(RIGHT, ledger, attended=True, kept=1))
+    bench.verify(guard(RIGHT, ledger, attended=True, kept=0))
+
+
+def test_a_pin_that_was_blocked_may_have_tries_after_an_unblocking_without_an_end() -> None:
+    bench, ledger = Silent(), MemoryPinLedger()
+    with ledger.page(CARD, deadline=bench.deadline) as page:
+        page.write({"global": PinRecord(PENDING, PinOperation.UNBLOCK, datetime.datetime.now(datetime.UTC), 0)})
+    bench.verify(guard(RIGHT, ledger, attended=True))
+    assert bench.verifies == 1
+
+
+def test_a_refusal_for_another_reason_does_not_forget_the_hidden_tries() -> None:
+    bench, ledger = Silent(), MemoryPinLedger()
+    refuse(bench, ledger)
+    bench.answer = lambda command: bytes.fromhex("6a80")
+    with pytest.raises(CardError):
+        bench.verify(guard(RIGHT, ledger, attended=True, kept=1))
+    with pytest.raises(PinRefused, match="2 tries left"):
+        bench.verify(guard(RIGHT, ledger, attended=True))
+
+
+class Spent(Bench):
+    """Somebody else spends tries while a person types."""
+
+    def spend(self, count: int, ledger: PinLedger) -> None:
+        for _ in range(count):
+            with self.connection.transaction(deadline=self.deadline):
+                self.simulated.transmit(bytes.fromhex("0020000006") + WRONG)
+
+
+class SpentInSecret(Silent):
+    """The same through the guard, with a card that hides its counter."""
+
+    def spend(self, count: int, ledger: PinLedger) -> None:
+        refuse(self, ledger, count)
+        self.sent.clear()
+
+
+def send(keeper: PinGuard, bench: Bench) -> None:
+    with bench.connection.transaction(deadline=bench.deadline), Pin(RIGHT) as secret:
+        keeper.verify(bench.card, GLOBAL, secret, deadline=bench.deadline)
+
+
+@pytest.mark.parametrize("bench_of", [Spent, SpentInSecret])
+@pytest.mark.parametrize("again", ["verify", "open", "change", "check"])
+def test_the_last_try_is_not_spent_by_who_was_told_of_more(bench_of: type[Spent | SpentInSecret], again: str) -> None:
+    """It is said once; who is told of it then may spend it."""
+    bench, ledger = bench_of(), MemoryPinLedger()
+    keeper = guard(RIGHT, ledger, attended=True, kept=0)
+
+    def check(*, again: bool = False) -> int | None:
+        with bench.connection.transaction(deadline=bench.deadline):
+            return keeper.check(bench.card, GLOBAL, deadline=bench.deadline, again=again).retries_left
+
+    def open_card() -> None:
+        with keeper.ask(GLOBAL) as secret, bench.connection.transaction(deadline=bench.deadline):
+            keeper.open(bench.card, GLOBAL, secret, deadline=bench.deadline)
+
+    acts = {
+        "verify": lambda: send(keeper, bench),
+        "open": open_card,
+        "change": lambda: change(keeper, bench),
+        "check": lambda: check(again=True),
+    }
+    assert check() != 1
+    bench.spend(2, ledger)
+    with pytest.raises(PinRefused, match="only the last try is left by now") as caught:
+        acts[again]()
+    assert caught.value.remedy.startswith("Verify it at the terminal")
+    assert "--keep 0" in caught.value.remedy
+    assert bench.sent == []
+    assert check() == 1
+    send(keeper, bench)
+    assert bench.sent == [VERIFY]
+
+
+def test_who_is_told_each_time_comes_to_the_last_try(bench: Bench) -> None:
+    keeper = guard(None, attended=True, kept=0)
+    for left in (3, 2, 1):
+        with bench.connection.transaction(deadline=bench.deadline):
+            for again in (False, True):
+                found = keeper.check(bench.card, GLOBAL, deadline=bench.deadline, again=again)
+                assert found.retries_left == left
+            with Pin(WRONG) as secret, pytest.raises((PinIncorrect, PinBlocked)):
+                keeper.verify(bench.card, GLOBAL, secret, deadline=bench.deadline)
+    assert bench.verifies == 3
+
+
+@pytest.mark.parametrize("spent", [0, 1])
+def test_who_was_told_of_the_tries_and_has_more_than_one_goes_on(bench: Bench, spent: int) -> None:
+    keeper = guard(None, attended=True, kept=0)
+    with bench.connection.transaction(deadline=bench.deadline):
+        keeper.check(bench.card, GLOBAL, deadline=bench.deadline)
+        for _ in range(spent):
+            bench.simulated.transmit(bytes.fromhex("0020000006") + WRONG)
+    send(keeper, bench)
+    assert bench.sent == [VERIFY]
+
+
+def test_the_last_try_of_a_puk_is_not_spent_by_who_was_told_of_more() -> None:
+    card = blocked_card()
+    bench, keeper = Bench(card), guard(None, attended=True, kept=0)
+    with bench.connection.transaction(deadline=bench.deadline):
+        keeper.check_unblocking(bench.card, GLOBAL, deadline=bench.deadline)
+    card.file_system.root.pins[PUK.reference].tries = 1
+    with pytest.raises(PinRefused, match="PIN puk only the last try"):
+        unblock(keeper, bench)
+    assert bench.sent == []
+    unblock(keeper, bench)
+    assert bench.sent == [VERIFY, RESET]
 
 
 def test_a_hidden_counter_proves_nothing_of_an_attempt_without_an_end() -> None:
@@ -524,6 +680,17 @@ def blocked_card() -> SimulatedTcosCard:
     return card
 
 
+def blocked_through_the_guard() -> tuple[Bench, PinLedger]:
+    """By a person who typed it wrong: so the ledger knows of a refusal too."""
+    bench, ledger = Bench(), MemoryPinLedger()
+    for _ in range(3):
+        with pytest.raises((PinIncorrect, PinBlocked)):
+            bench.verify(guard(WRONG, ledger, kept=0, attended=True))
+    assert noted(ledger) == {"global": (REFUSED, PinOperation.VERIFY, 0)}
+    bench.sent.clear()
+    return bench, ledger
+
+
 def change(keeper: PinGuard, bench: Bench, old: bytes = RIGHT, new: bytes = NEW) -> None:
     deadline = bench.deadline
     with bench.connection.transaction(deadline=deadline), Pin(old) as first, Pin(new) as second:
@@ -546,7 +713,8 @@ def initialize(keeper: PinGuard, bench: Bench, null_pin: bytes = bytes(6), new: 
 @dataclasses.dataclass(frozen=True)
 class Use:
     """What is done to which card. ``sent``: its PIN commands, if the card takes each. ``asked``: the PIN that the
-    card compares. ``noted``: those in the ledger at the end, with the tries before the first command.
+    card compares, and ``before`` its tries. ``noted``: those in the ledger at the end, with the tries before the last
+    command, which this card does not tell of a PIN that is verified.
     """
 
     act: Callable[..., None]
@@ -554,6 +722,7 @@ class Use:
     operation: PinOperation
     sent: list[int]
     asked: str
+    before: int | None
     wrong: bytes
     noted: dict[str, int | None]
 
@@ -581,8 +750,9 @@ USES = {
         PinOperation.CHANGE,
         [VERIFY, CHANGE],
         "global",
+        3,
         WRONG,
-        {"global": 3},
+        {"global": None},
     ),
     "unblock": Use(
         unblock,
@@ -590,8 +760,9 @@ USES = {
         PinOperation.UNBLOCK,
         [VERIFY, RESET],
         "puk",
+        3,
         WRONG_PUK,
-        {"global": 0, "puk": 3},
+        {"global": 0, "puk": None},
     ),
     "initialize": Use(
         initialize,
@@ -599,6 +770,7 @@ USES = {
         PinOperation.INITIALIZE,
         [CHANGE],
         "global",
+        None,
         b"000000",
         {"global": None},
     ),
@@ -643,7 +815,7 @@ def test_it_is_noted_before_it_leaves(use: Use) -> None:
 
     bench.answer = bench.other_answer = look
     use.act(guard(None, ledger), bench)
-    verify = {use.asked: (PENDING, PinOperation.VERIFY, use.noted[use.asked])}
+    verify = {use.asked: (PENDING, PinOperation.VERIFY, use.before)}
     last = {name: (PENDING, use.noted_as(name), left) for name, left in use.noted.items()}
     assert seen == ([verify, last] if VERIFY in use.sent else [last])
 
@@ -674,17 +846,95 @@ def test_a_person_may_go_on_after_a_refusal(use: Use) -> None:
     assert accepts(bench, NEW)
 
 
-@each_use
-@pytest.mark.parametrize("status", ["6a80", "6700", "6982", "6983", "6985"])
-def test_a_refusal_for_another_reason_stops_too(use: Use, status: str) -> None:
-    """Such as a new PIN that the card does not like; the card says that it has changed nothing."""
+OTHER_REASONS = pytest.mark.parametrize("status", ["6a80", "6700", "6982", "6985"])
+
+
+@OTHER_REASONS
+def test_a_verify_that_is_refused_for_another_reason_stops_too(bench: Bench, status: str) -> None:
+    bench.answer = lambda command: bytes.fromhex(status)
+    ledger = MemoryPinLedger()
+    with pytest.raises(CardError):
+        bench.verify(guard(RIGHT, ledger))
+    assert noted(ledger) == {"global": (REFUSED, PinOperation.VERIFY, 3)}
+    with pytest.raises(PinRefused, match="not sent again"):
+        bench.verify(guard(RIGHT, ledger))
+
+
+@OTHER_REASONS
+def test_a_first_pin_that_is_refused_for_another_reason_is_not_sent_again(status: str) -> None:
+    """No VERIFY has shown before that it is the NullPIN which the card takes."""
+    use, ledger = USES["initialize"], MemoryPinLedger()
+    bench = Bench(use.card())
+    bench.other_answer = lambda command: bytes.fromhex(status)
+    with pytest.raises(CardError):
+        use.act(guard(None, ledger), bench)
+    assert noted(ledger) == {"global": (REFUSED, PinOperation.INITIALIZE, None)}
+    with pytest.raises(PinRefused, match="not sent again"):
+        use.act(guard(None, ledger), bench)
+
+
+@each_of_two_steps
+@OTHER_REASONS
+def test_a_new_pin_that_the_card_does_not_take_stops_nobody_who_has_the_right_one(use: Use, status: str) -> None:
+    """It has accepted the old one, or the PUK, just before, and says that it has changed nothing."""
     bench, ledger = Bench(use.card()), MemoryPinLedger()
     bench.other_answer = lambda command: bytes.fromhex(status)
-    with pytest.raises(CardError) as caught:
+    for _ in range(2):
+        with pytest.raises(CardError) as caught:
+            use.act(guard(None, ledger), bench)
+        assert caught.value.outcome is Outcome.REFUSED
+        assert caught.value.remedy.startswith(f"The PIN {use.asked} is right")
+        assert caught.value.remedy.endswith(f"demail-hw pin {use.operation.value} URI.")
+        assert noted(ledger)[use.asked][:2] == (ACCEPTED, PinOperation.VERIFY)
+        assert noted(ledger).keys() == {use.asked}
+    assert bench.sent == use.sent * 2
+    right = RIGHT if use.asked == "global" else RIGHT_PUK
+    bench.connection.reset(deadline=bench.deadline)
+    bench.verify(guard(right, ledger), PinName(use.asked))
+
+
+def test_a_new_pin_that_the_card_does_not_take_leaves_what_was_noted_of_the_blocked_one() -> None:
+    bench, ledger = blocked_through_the_guard()
+    before = ledger.records(CARD)["global"]
+    bench.other_answer = lambda command: bytes.fromhex("6a80")
+    with pytest.raises(CardError):
+        unblock(guard(None, ledger), bench)
+    assert ledger.records(CARD)["global"] == before
+
+
+class Telling(Bench):
+    """Its card tells the counter of a PIN that is verified, too, as not every card does."""
+
+    def transmit(self, command: bytes) -> bytes:
+        if command[1] == VERIFY and len(command) == 4:
+            assert isinstance(self.simulated, SimulatedTcosCard)
+            return self.simulated.file_system.root.pins[command[3]].status.to_bytes(2)
+        return super().transmit(command)
+
+
+@pytest.mark.parametrize(
+    ("use", "way"),
+    [
+        (USES["change"], "Unblock it with the PIN puk: demail-hw pin unblock URI."),
+        (USES["unblock"], "The PIN global, which unblocks it, has no tries either: ask the card's issuer."),
+    ],
+    ids=["change", "unblock"],
+)
+def test_what_is_blocked_by_the_second_command_says_how_to_unblock_it(use: Use, way: str) -> None:
+    """Though the card has accepted it just before."""
+    card, ledger = use.card(), MemoryPinLedger()
+    asked = card.file_system.root.pins[NETKEY3.pin(PinName(use.asked)).reference]
+    bench = Telling(card)
+
+    def block(command: bytes) -> bytes:
+        asked.tries = 0
+        return bytes.fromhex("6983")
+
+    bench.other_answer = block
+    with pytest.raises(PinBlocked) as caught:
         use.act(guard(None, ledger), bench)
-    assert caught.value.outcome is Outcome.REFUSED
-    left = 0 if status == "6983" else use.noted[use.asked]
-    assert noted(ledger) == {use.asked: (REFUSED, use.noted_as(use.asked), left)}
+    assert noted(ledger) == {use.asked: (REFUSED, use.noted_as(use.asked), 0)}
+    assert caught.value.remedy == way
     assert bench.sent == use.sent
 
 
@@ -807,7 +1057,7 @@ def test_what_never_became_one_of_these_was_none(use: Use, monkeypatch: pytest.M
             use.act(guard(None, ledger), bench)
     assert bench.sent == use.sent[:-1]
     if VERIFY in use.sent:
-        assert noted(ledger)[use.asked] == (ACCEPTED, PinOperation.VERIFY, use.noted[use.asked])
+        assert noted(ledger)[use.asked] == (ACCEPTED, PinOperation.VERIFY, use.before)
     untouched = use.noted.keys() - ({use.asked} if VERIFY in use.sent else set())
     records = ledger.records(CARD)
     assert records.keys() == use.noted.keys()
@@ -864,7 +1114,7 @@ def test_the_last_tries_of_what_is_compared_are_kept(use: Use, left: int, kept: 
     bench = Bench(card)
     if goes:
         use.act(guard(None, ledger, kept=kept), bench)
-        assert noted(ledger)[use.asked] == (ACCEPTED, use.noted_as(use.asked), left if left > KEPT_TRIES else None)
+        assert noted(ledger)[use.asked] == (ACCEPTED, use.noted_as(use.asked), None)
     else:
         with pytest.raises(PinRefused, match=f"PIN {use.asked} has .* kept for people"):
             use.act(guard(None, ledger, kept=kept), bench)
@@ -944,11 +1194,7 @@ def test_a_puk_without_tries_is_not_sent() -> None:
 
 def test_a_refusal_of_the_pin_does_not_stop_its_puk() -> None:
     """That is what it is for."""
-    bench, ledger = Bench(), MemoryPinLedger()
-    for _ in range(3):
-        with pytest.raises((PinIncorrect, PinBlocked)):
-            bench.verify(guard(WRONG, ledger, kept=0, attended=True))
-    assert noted(ledger) == {"global": (REFUSED, PinOperation.VERIFY, 0)}
+    bench, ledger = blocked_through_the_guard()
     unblock(guard(None, ledger), bench)
     bench.verify(guard(NEW, ledger))
 
@@ -1106,51 +1352,78 @@ def test_a_verify_without_an_end_after_a_change_without_an_end_leads_back_from_t
     assert caught.value.remedy == USES["change"].way_back
 
 
-@pytest.mark.parametrize("committed", [False, True], ids=["before", "after"])
-def test_the_puk_of_an_unblocking_without_an_end_is_free_again_if_its_counter_proves_it(committed: bool) -> None:
-    use = USES["unblock"]
-    bench, ledger = Bench(use.card()), MemoryPinLedger()
-    without_an_end(use, ledger, bench, committed=committed)
+def verify_puk(bench: Bench, ledger: PinLedger) -> None:
     with Pin(RIGHT_PUK) as puk, bench.connection.transaction(deadline=bench.deadline):
         guard(None, ledger).verify(bench.card, PUK, puk, deadline=bench.deadline)
-    assert noted(ledger)["puk"] == (ACCEPTED, PinOperation.VERIFY, 3)
+
+
+@pytest.mark.parametrize("most", [3, 10])
+@pytest.mark.parametrize("committed", [False, True], ids=["before", "after"])
+def test_the_puk_of_an_unblocking_without_an_end_is_free_again_if_its_counter_proves_it(
+    committed: bool, most: int
+) -> None:
+    use, card = USES["unblock"], blocked_card()
+    puk = card.file_system.root.pins[PUK.reference]
+    puk.maximum_tries, puk.tries = most, 3
+    bench, ledger = Telling(card), MemoryPinLedger()
+    without_an_end(use, ledger, bench, committed=committed)
+    verify_puk(bench, ledger)
+    assert noted(ledger)["puk"] == (ACCEPTED, PinOperation.VERIFY, most)
     with pytest.raises(PinRefused, match="attempt to unblock the PIN global at"):
         use.act(guard(None, ledger), bench)
 
 
-def test_the_puk_of_an_unblocking_that_cost_it_a_try_stays_stopped() -> None:
-    use = USES["unblock"]
-    card = use.card()
-    bench, ledger = Bench(card), MemoryPinLedger()
-    without_an_end(use, ledger, bench, committed=False)
-    card.file_system.root.pins[PUK.reference].tries = 2
-    with (
-        Pin(RIGHT_PUK) as puk,
-        bench.connection.transaction(deadline=bench.deadline),
-        pytest.raises(PinRefused, match="attempt to unblock a PIN with the PIN puk at") as caught,
-    ):
-        guard(None, ledger, kept=0).verify(bench.card, PUK, puk, deadline=bench.deadline)
+@pytest.mark.parametrize(
+    ("bench_of", "before", "most", "after"),
+    [(Bench, 3, 3, 3), (Bench, 5, 10, 10), (Bench, 5, 10, 9), (Telling, 3, 3, 2), (Telling, 5, 10, 9)],
+)
+def test_the_puk_of_an_unblocking_that_may_have_cost_it_a_try_stays_stopped(
+    bench_of: type[Bench], before: int, most: int, after: int
+) -> None:
+    """The VERIFY before it restored the tries: what was left before that proves nothing, and what is left after it a
+    card may not tell."""
+    card = blocked_card()
+    puk = card.file_system.root.pins[PUK.reference]
+    puk.maximum_tries, puk.tries = most, before
+    bench, ledger = bench_of(card), MemoryPinLedger()
+    without_an_end(USES["unblock"], ledger, bench, committed=False)
+    puk.tries = after
+    with pytest.raises(PinRefused, match=r"attempt to unblock a PIN with the PIN puk at|kept") as caught:
+        verify_puk(bench, ledger)
     assert "demail-hw pin verify URI --which puk" in caught.value.remedy
 
 
-def test_the_counter_from_before_the_verify_step_proves_nothing_of_the_second_command() -> None:
-    """VERIFY gave the PUK its 3 tries back from 1; that 2 are left after no answer is a try that was lost."""
-    use = USES["unblock"]
-    card = use.card()
-    card.file_system.root.pins[PUK.reference].tries = 1
-    bench, ledger = Bench(card), MemoryPinLedger()
-    bench.other_answer = mute
+def test_the_tries_of_a_pin_that_was_blocked_through_the_guard_tell_whether_it_was_unblocked() -> None:
+    """What was refused before makes no difference: it had none."""
+    bench, ledger = blocked_through_the_guard()
+    bench.other_answer = lambda command: mute(bench.simulated.transmit(command))
+    with pytest.raises(DeadlineExceeded) as caught:
+        unblock(guard(None, ledger), bench)
+    assert "See whether the PIN has its tries again" in caught.value.remedy
+    assert noted(ledger)["global"] == (PENDING, PinOperation.UNBLOCK, 0)
+
+
+def test_the_first_change_without_an_end_is_remembered_until_one_is_accepted() -> None:
+    """A change, two unblockings and a VERIFY, none of which has an end."""
+    bench, ledger = Bench(), MemoryPinLedger()
+    without_an_end(USES["change"], ledger, bench, committed=False)
+    first = ledger.records(CARD)["global"]
+    keeper = guard(None, ledger, attended=True, kept=0)
+    for _ in range(2):
+        bench.other_answer = mute
+        with pytest.raises(DeadlineExceeded):
+            unblock(keeper, bench)
+    bench.answer = mute
     with pytest.raises(DeadlineExceeded):
-        use.act(guard(None, ledger, kept=0), bench)
-    card.file_system.root.pins[PUK.reference].tries = 2
-    with bench.connection.transaction(deadline=bench.deadline):
-        bench.connection.reset(deadline=bench.deadline)
-    with (
-        Pin(RIGHT_PUK) as puk,
-        bench.connection.transaction(deadline=bench.deadline),
-        pytest.raises(PinRefused, match="attempt to unblock a PIN with the PIN puk at"),
-    ):
-        guard(None, ledger, kept=0).verify(bench.card, PUK, puk, deadline=bench.deadline)
+        send(keeper, bench)
+    last = ledger.records(CARD)["global"].unsettled
+    assert last is not None
+    assert (last.operation, last.unsettled) == (PinOperation.UNBLOCK, first)
+    bench.answer = None
+    with pytest.raises(PinRefused, match="not known"):
+        bench.verify(guard(RIGHT, ledger, kept=0))
+    send(keeper, bench)
+    assert ledger.records(CARD)["global"].unsettled is None
 
 
 def test_the_way_back_of_a_pin_that_was_not_blocked_claims_nothing_of_its_tries() -> None:
