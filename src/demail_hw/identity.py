@@ -32,7 +32,6 @@ class Identity:
     ``chain``: the issuers above ``certificate`` as far as they are known, nearest first, root included
     if it is there. ``label``: what the card calls the key, for people. ``further_certificates``: others of the same
     key, such as the card's own beside one that was imported; what is encrypted for them the key decrypts too.
-    ``told``: the warnings that there were of its certificate, so that none comes with each signature.
     """
 
     role: KeyRole
@@ -41,4 +40,5 @@ class Identity:
     certificate: x509.Certificate
     chain: tuple[x509.Certificate, ...] = ()
     further_certificates: tuple[x509.Certificate, ...] = ()
-    told: list[str] = dataclasses.field(default_factory=list, repr=False, compare=False)
+    _told: list[str] = dataclasses.field(default_factory=list, init=False, repr=False, compare=False)
+    """The warnings that there were of its certificate (:func:`~demail_hw.keys.validity.warn_once`)."""

@@ -353,11 +353,15 @@ class PinOperation(enum.Enum):
 
 
 class PinRecordState(enum.Enum):
-    """How the last command with a PIN ended, as far as it was noted. ``PENDING``: it was about to be sent."""
+    """How the last command with a PIN ended, as far as it was noted. ``PENDING``: it was about to be sent.
+    ``DECLINED``: the card accepted the PIN, and refused what was to be done with it. ``CLEARED``: a person forgot
+    what was noted, and the tries are left that were known."""
 
     PENDING = "pending"
     REFUSED = "refused"
     ACCEPTED = "accepted"
+    DECLINED = "declined"
+    CLEARED = "cleared"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -365,7 +369,7 @@ class PinRecord:
     """What a ledger knows of a PIN: nothing from which it could be guessed.
 
     ``at``: when it was noted, with a time zone. ``retries_left``: the counter before the command, if it
-    was told and can prove later what became of it; after a refusal, what the card said with it. ``unsettled``: the
+    was told and can prove later what became of it; after a refusal, what is left by that. ``unsettled``: the
     change or unblocking before it whose end is not known either, as long as no accepted PIN has settled which counts;
     of several the last one, and with it the first. ``at_most``: where the counter was hidden, or proves nothing, the
     tries that there were at the most before the command.

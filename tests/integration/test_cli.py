@@ -18,8 +18,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 import demail_hw
 from demail_hw.cli.exit_codes import ExitCode
 from demail_hw.identity import KeyRole
+from demail_hw_drivers.usbip_server import UsbIpServer
 from demail_hw_simulators.ca import telesec_ca
+from demail_hw_simulators.card.card import SimulatedTcosCard
 from demail_hw_simulators.card.personalities import PERSONALITIES, open_card
+from demail_hw_simulators.ccid_device import SimulatedUsbReader
 from terminal import at_terminal
 
 PINS = {"global": "123456", "nks-1": "111111", "nks-2": "222222", "sigg-1": "654321", "sigg-2": "87654321"}
@@ -162,6 +165,25 @@ def test_who_types_the_pin_is_told_for_which_card(usb_server: str, tmp_path: Pat
     assert "PIN global (3 tries left): " in shown
 
 
+def test_who_types_the_pin_is_told_of_the_tries_that_are_known(
+    state_dir: Path, message: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transmit = SimulatedTcosCard.transmit
+
+    def hiding(card: SimulatedTcosCard, command: bytes) -> bytes:
+        return bytes.fromhex("6d00") if command[1] == 0x20 and len(command) == 4 else transmit(card, command)
+
+    monkeypatch.setattr(SimulatedTcosCard, "transmit", hiding)
+    note = {"state": "cleared", "operation": "verify", "at": "2026-01-02T03:04:05+00:00", "retries_left": 5}
+    (state_dir / "pins").mkdir(mode=0o700, parents=True)
+    (state_dir / "pins" / "89490173510080407136.json").write_text(json.dumps({"pins": {"global": note}}))
+    with UsbIpServer([SimulatedUsbReader(open_card("netkey3"))], host="127.0.0.1", port=0) as server:
+        words = ["sign", f"usbip://127.0.0.1:{server.port}/", str(message), "--key", "signature", "--pin", "prompt:"]
+        program = [sys.executable, "-m", "demail_hw.cli"]
+        code, shown = at_terminal([*program, *words], [("PIN global (5 tries left): ", PINS["global"])])
+    assert code == 0, shown
+
+
 def test_sign_to_standard_output_is_the_message_alone(usb_server: str, message: Path, pin: str) -> None:
     done = run("sign", usb_server, message, "--key", "signature", "--pin", pin)
     assert done.returncode == 0
@@ -224,7 +246,7 @@ def test_a_demo_that_is_ended_leaves_nothing_behind(tmp_path: Path) -> None:
         socket.create_connection(("127.0.0.1", int(ready[1])))
 
 
-def test_a_wrong_pin_costs_one_try_and_is_in_no_output(tmp_path: Path, message: Path) -> None:
+def test_a_wrong_pin_costs_one_try_and_is_in_no_output(tmp_path: Path, message: Path, state_dir: Path) -> None:
     wrong = "975310"
     source = pin_source(tmp_path, wrong)
     with simulator("usb-server", "--listen", "127.0.0.1:0") as server:
@@ -236,7 +258,7 @@ def test_a_wrong_pin_costs_one_try_and_is_in_no_output(tmp_path: Path, message: 
             assert done.returncode == ExitCode.PIN
             told = json.loads(run("card", "info", server, "--json").stdout)["pins"][0]
             assert (told["pin"], told["state"], told["retries_left"]) == ("global", "ready", 2)
-            assert f"demail-hw pin verify {server} --keep 1" in told["next_step"]
+            assert f"demail-hw --state-dir {state_dir} pin verify {server} --keep 1" in told["next_step"]
             outputs.append(done)
         kept = run("sign", server, message, "--key", "signature", "--pin", source)
         assert kept.returncode == ExitCode.PIN

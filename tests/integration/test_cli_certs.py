@@ -98,7 +98,7 @@ def good(*arguments: str | Path) -> Any:
 # --- list
 
 
-def test_list(card: SimulatedTcosCard, uri: str) -> None:
+def test_list(card: SimulatedTcosCard, uri: str, state_dir: Path) -> None:
     put(card, b"garbage", 0x4332)
     done = run("certs", "list", uri)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -108,7 +108,8 @@ def test_list(card: SimulatedTcosCard, uri: str) -> None:
     assert lines[2].startswith("NKS/C000   card certificate            NetKey signature key: CN=Beispiel GmbH (TEST)")
     assert lines[2].endswith(", until 2049-12-31, in use")
     found = {entry["file"]: entry for entry in good("certs", "list", uri)["certificates"]}
-    step = f"Import a certificate into it, or erase it: demail-hw certs erase {uri} --file NKS/4332."
+    program = f"demail-hw --state-dir {state_dir}"
+    step = f"Import a certificate into it, or erase it: {program} certs erase {uri} --file NKS/4332."
     assert (found["NKS/4332"]["next_step"], found["NKS/4331"]["next_step"]) == (step, "")
     assert lines[1].endswith(f". {step}")
     assert f"Remedy: {step}" in run("certs", "export", uri, "--file", "4332").stderr.decode()
@@ -138,11 +139,13 @@ def test_list_tells_what_is_valid_and_which_of_two_is_in_use(card: SimulatedTcos
 
 
 def test_a_warning_names_the_command_with_the_address(
-    card: SimulatedTcosCard, uri: str, certificate: Path, pin: str
+    card: SimulatedTcosCard, uri: str, certificate: Path, pin: str, state_dir: Path
 ) -> None:
     put(card, issue(public_key(), first_day=-2, last_day=-1).public_bytes(Encoding.DER), 0x4331)
     done = run("certs", "import", uri, certificate, "--file", "4332", "--pin", pin, "--dry-run")
-    assert f"erase the old: demail-hw certs erase {uri} --file NKS/4331." in done.stderr.decode()
+    assert (
+        f"erase the old: demail-hw --state-dir {state_dir} certs erase {uri} --file NKS/4331." in done.stderr.decode()
+    )
 
 
 # --- export
@@ -549,6 +552,15 @@ def test_signing_with_an_expired_certificate_warns(
         assert done.returncode == 0, done.stderr
         assert done.stderr.count(b"The certificate of the NetKey signature key expired at ") == 1
         assert rb"signed by CN=a\x1bb" in done.stdout
+
+
+def test_a_key_without_a_certificate_is_told_of_once(
+    card: SimulatedTcosCard, uri: str, pin: str, certificate: Path
+) -> None:
+    put(card, b"", 0xC000)
+    done = run("sign", uri, certificate, "--key", "signature", "--pin", pin)
+    assert done.returncode == ExitCode.NOT_FOUND
+    assert done.stderr.count(b"certificate") == 1, done.stderr
 
 
 # --- csr

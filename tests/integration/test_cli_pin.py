@@ -19,7 +19,7 @@ from demail_hw_simulators.card.personalities import open_card
 from demail_hw_simulators.ccid_device import SimulatedUsbReader
 from terminal import at_terminal
 
-OLD, NEW, WRONG, PUK = "123456", "864209", "975310", "12345678"
+OLD, NEW, WRONG, PUK, SHORT = "123456", "864209", "975310", "12345678", "12"
 
 
 @pytest.fixture
@@ -89,6 +89,35 @@ def test_change_at_a_terminal_asks_for_the_new_one_twice(card: SimulatedTcosCard
     assert OLD not in shown
     code, shown = at_terminal(command("pin", "verify", uri), [("PIN global (3 tries left): ", NEW)])
     assert code == 0, shown
+
+
+@pytest.mark.parametrize(("typed", "which"), [((SHORT,), "old"), ((OLD, SHORT), "new")])
+def test_a_pin_of_a_wrong_length_is_refused_before_more_is_typed(
+    card: SimulatedTcosCard, uri: str, typed: tuple[str, ...], which: str
+) -> None:
+    code, shown = at_terminal(
+        command("pin", "change", uri),
+        list(zip(("old PIN global (3 tries left): ", "New PIN global: "), typed, strict=False)),
+    )
+    assert (code, tries(card)) == (ExitCode.PIN, 3)
+    assert f"The {which} PIN global is 6 to " in shown
+    assert "Type it anew." in shown
+    assert "source" not in shown
+    assert ("New PIN" in shown) is (which == "new")
+    assert "The same again" not in shown
+
+
+def test_the_source_of_a_wrong_length_is_named(uri: str, tmp_path: Path) -> None:
+    good, short = pin_file(tmp_path, OLD), pin_file(tmp_path, SHORT)
+    for what, words in {
+        "old PIN global": ("change", uri, "--pin", short, "--new", good),
+        "new PIN global": ("change", uri, "--pin", good, "--new", short),
+        "PIN puk": ("unblock", uri, "--puk", short, "--new", good),
+    }.items():
+        for more in ((), ("--dry-run",)):
+            done = run("pin", *words, *more)
+            assert f"The {what} is " in done.stderr
+            assert "Check the source" in done.stderr
 
 
 def test_two_new_pins_that_differ_change_nothing(card: SimulatedTcosCard, uri: str) -> None:
@@ -188,9 +217,10 @@ def test_a_person_goes_on_after_a_refusal(card: SimulatedTcosCard, uri: str, tmp
 
 
 @pytest.mark.parametrize("card", ["netkey3-fresh"], indirect=True)
-def test_card_info_says_what_to_do_next(uri: str) -> None:
+def test_card_info_says_what_to_do_next(uri: str, state_dir: Path) -> None:
     shown = run("card", "info", uri).stdout
-    first = f"It was never set (NullPIN). Set the first one: demail-hw pin initialize {uri}."
+    program = f"demail-hw --state-dir {state_dir}"
+    first = f"It was never set (NullPIN). Set the first one: {program} pin initialize {uri}."
     assert f"  global  {first}\n" in shown
     assert "  nks-1   3 tries are left.\n" in shown
     told = json.loads(run("card", "info", uri, "--json").stdout)["pins"][0]
@@ -327,6 +357,7 @@ def test_a_try_that_a_simulated_card_lost_is_not_lost(tmp_path: Path) -> None:
         assert done.returncode == ExitCode.PIN
         assert "2 tries are left" in done.stderr
         assert done.stderr.count("forgets when this command ends") == 1
+        assert "--keep" not in done.stderr
 
 
 def test_a_card_that_stays_is_not_said_to_forget(uri: str, tmp_path: Path) -> None:
@@ -341,6 +372,26 @@ def test_the_next_step_names_the_folder_that_was_said(uri: str, tmp_path: Path) 
     for words in (("status", uri), ("verify", uri, "--pin", wrong)):
         done = run("--state-dir", str(folder), "pin", *words)
         assert f"demail-hw --state-dir {folder} pin verify {uri} --keep 1" in done.stdout + done.stderr
+
+
+def test_card_info_knows_what_pin_status_knows(
+    card: SimulatedTcosCard, uri: str, tmp_path: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = pin_file(tmp_path, WRONG)
+    for folder in (state_dir, tmp_path / "own"):
+        said = ("--state-dir", str(folder))
+        run(*said, "pin", "verify", uri, "--pin", wrong)
+        info, status = (
+            json.loads(run(*said, *words, uri, "--json").stdout)["pins"]
+            for words in (("card", "info"), ("pin", "status"))
+        )
+        assert info == status
+        assert info[0]["ledger"]["state"] == "refused"
+        assert f"--state-dir {folder} pin verify {uri} --keep 1" in info[0]["next_step"]
+        card.file_system.root.pins[0].tries = 3
+    for variable in ("STATE_DIRECTORY", "XDG_STATE_HOME", "HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    assert run("card", "info", uri).returncode == 0
 
 
 def test_the_provider_of_a_service_names_its_folder(uri: str, tmp_path: Path, state_dir: Path) -> None:

@@ -10,10 +10,24 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 
 from demail_hw.errors import HardwareError
 from demail_hw.keys.certificate_file import decode_certificate, form_of, unwrap
+from demail_hw.keys.pin_remedies import program
 from demail_hw.keys.validity import Validity, validity_of
 from demail_hw.tcos.layout import CertificateFile, KeySlot, StorageForm
 
-__all__ = ["CertificateEntry", "CertificateState", "entry_of", "erasing", "with_key"]
+__all__ = ["CardCommands", "CertificateEntry", "CertificateState", "entry_of", "with_key"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CardCommands:
+    """Commands that change this card, as they are typed. ``uri``: its address. ``state_dir``: as of
+    :class:`~demail_hw.keys.pin_remedies.PinRemedies`, for each sends a PIN."""
+
+    uri: str
+    state_dir: str | None = None
+
+    def erasing(self, name: str) -> str:
+        """To make a file empty."""
+        return f"{program(self.state_dir)} certs erase {shlex.quote(self.uri)} --file {name}"
 
 
 class CertificateState(enum.Enum):
@@ -43,10 +57,9 @@ class CertificateEntry:
     problem: str = ""
     in_use: bool = False
 
-    def next_step(self, uri: str) -> str:
-        """What to do about it, a sentence; empty where all is well, or nobody here can do anything. ``uri``: the
-        card's address."""
-        erase = erasing(uri, self.file.name)
+    def next_step(self, commands: CardCommands) -> str:
+        """What to do about it, a sentence; empty where all is well, or nobody here can do anything."""
+        erase = commands.erasing(self.file.name)
         match self.state:
             case CertificateState.BROKEN if self.file.writable:
                 return f"Import a certificate into it, or erase it: {erase}."
@@ -59,11 +72,6 @@ class CertificateEntry:
 
     def _is_expired(self) -> bool:
         return self.certificate is not None and validity_of(self.certificate) is Validity.EXPIRED
-
-
-def erasing(uri: str, name: str) -> str:
-    """The command that makes a file empty, as it is typed."""
-    return f"demail-hw certs erase {shlex.quote(uri)} --file {name}"
 
 
 def entry_of(file: CertificateFile, content: bytes) -> CertificateEntry:

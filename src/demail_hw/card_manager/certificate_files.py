@@ -6,7 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
-from demail_hw.card_manager.certificate_entries import CertificateEntry, CertificateState, entry_of, with_key
+from demail_hw.card_manager.certificate_entries import (
+    CardCommands,
+    CertificateEntry,
+    CertificateState,
+    entry_of,
+    with_key,
+)
 from demail_hw.errors import CardError, CertificateError, FileNotFound, KeyNotFound
 from demail_hw.identity import KeyRole
 from demail_hw.keys.card_session import CardSession
@@ -25,10 +31,13 @@ def _unwatched(count: int) -> None:
 class CertificateFiles:
     """The certificate files of an open card, to look at. Nothing here asks for a PIN.
 
+    ``state_dir``: the ledger's folder, for the commands that remedies name (``commands``).
+
     Every method raises, beside what it says, any :class:`~demail_hw.errors.HardwareError` on the way to the card.
     """
 
-    def __init__(self, session: CardSession) -> None:
+    def __init__(self, session: CardSession, state_dir: str | None = None) -> None:
+        self.commands = CardCommands(session.uri, state_dir)
         self._session = session
         self._card = session.card
         self._profile = session.card.profile
@@ -125,7 +134,7 @@ class CertificateFiles:
         if entry is not None and entry.certificate is not None:
             return entry.certificate
         if entry is not None and entry.problem:
-            raise CertificateError(f"{file.name}: {entry.problem}", remedy=entry.next_step(self._session.uri))
+            raise CertificateError(f"{file.name}: {entry.problem}", remedy=entry.next_step(self.commands))
         raise KeyNotFound(
             f"{file.name} {'is empty' if entry else 'is not on this card'}.",
             remedy="Name a file that holds one (see demail-hw certs list), or write one into it (certs import)."

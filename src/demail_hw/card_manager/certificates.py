@@ -24,7 +24,7 @@ class CardCertificates(WritePlanner):
     def __init__(
         self, session: CardSession, ledger: PinLedger, *, kept: int = KEPT_TRIES, attended: bool = False
     ) -> None:
-        super().__init__(session)
+        super().__init__(session, ledger.state_dir)
         self._ledger = ledger
         self._kept = kept
         self._attended = attended

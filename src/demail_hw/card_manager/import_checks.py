@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from demail_hw.card_manager.certificate_entries import erasing
+from demail_hw.card_manager.certificate_entries import CardCommands
 from demail_hw.errors import CertificateError
 from demail_hw.keys.certificate_chain import missing_issuer
 from demail_hw.keys.certificate_file import wrap
@@ -57,20 +57,19 @@ def check_unknown_key(
 
 
 def foreign_certificate(
-    file: CertificateFile, held: KeyFiles, owner: KeySlot | None, profile: Profile, uri: str
+    file: CertificateFile, held: KeyFiles, owner: KeySlot | None, profile: Profile, commands: CardCommands
 ) -> CertificateError:
-    """What to say of a certificate that is not of the key that the file is for. ``owner``: the key that it is of.
-    ``uri``: the card's address."""
+    """What to say of a certificate that is not of the key that the file is for. ``owner``: the key that it is of."""
     return CertificateError(
         f"The certificate belongs to {f'the {owner.label}' if owner else 'no key of this card'}, "
         f"and {file.name} is for the {held.key.label}.",
         remedy="Write it into a file of its own key (certs list shows which)."
         if owner
-        else f"{_doubtful_teller(held, profile, uri)}Have one issued for this card's key: demail-hw csr.",
+        else f"{_doubtful_teller(held, profile, commands)}Have one issued for this card's key: demail-hw csr.",
     )
 
 
-def _doubtful_teller(held: KeyFiles, profile: Profile, uri: str) -> str:
+def _doubtful_teller(held: KeyFiles, profile: Profile, commands: CardCommands) -> str:
     """Where a certificate that anybody with the PIN may have written is all that tells the key."""
     if held.teller is None:
         return ""
@@ -83,7 +82,7 @@ def _doubtful_teller(held: KeyFiles, profile: Profile, uri: str) -> str:
         return ""
     return (
         f"All that tells this key is the certificate in {told.name}; if that is not of this card, erase it first: "
-        f"{erasing(uri, told.name)}. Else: "
+        f"{commands.erasing(told.name)}. Else: "
     )
 
 
@@ -92,10 +91,9 @@ def import_warnings(
     chain: tuple[x509.Certificate, ...],
     held: KeyFiles | None,
     file: CertificateFile,
-    uri: str,
+    commands: CardCommands,
 ) -> Iterator[str]:
-    """Sentences. ``chain``: the issuers that the card holds. ``held``: for the key of the file. ``uri``: the card's
-    address."""
+    """Sentences. ``chain``: the issuers that the card holds. ``held``: for the key of the file."""
     if told := doubt(certificate):
         yield told
     issuer = missing_issuer(certificate, chain)
@@ -108,7 +106,7 @@ def import_warnings(
         return
     after = held.holding(file.identifier, certificate)
     yield from (f"{problem.message} {problem.remedy}".strip() for problem in after.problems())
-    yield from _passed_over(certificate, after, file, uri)
+    yield from _passed_over(certificate, after, file, commands)
     elsewhere = [
         f"{each:04X}" for each, look in held.looks.items() if look == certificate and each != file.identifier
     ]
@@ -116,7 +114,9 @@ def import_warnings(
         yield f"The certificate is already there in {file.application.name}/{elsewhere[0]}."
 
 
-def _passed_over(certificate: x509.Certificate, after: KeyFiles, file: CertificateFile, uri: str) -> Iterator[str]:
+def _passed_over(
+    certificate: x509.Certificate, after: KeyFiles, file: CertificateFile, commands: CardCommands
+) -> Iterator[str]:
     """Whoever renews a certificate wants the key to be used with the new one."""
     first = next(iter(after.certificates()), None)
     if first in (None, certificate) or doubt(certificate):
@@ -124,4 +124,4 @@ def _passed_over(certificate: x509.Certificate, after: KeyFiles, file: Certifica
     if told := doubt(first, "certificate that the key goes on with"):
         place = next(each for each, look in after.looks.items() if look == first)
         name = f"{file.application.name}/{place:04X}"
-        yield f"{told} To use the new one, erase the old: {erasing(uri, name)}."
+        yield f"{told} To use the new one, erase the old: {commands.erasing(name)}."

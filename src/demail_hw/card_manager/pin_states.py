@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import assert_never
+from typing import Final, assert_never
 
 from demail_hw.interfaces import PinOperation, PinRecord, PinRecordState
 from demail_hw.keys.pin_attempts import as_known, end_unknown, moment, nothing_was_lost
@@ -11,6 +11,10 @@ from demail_hw.tcos.card import PinState, PinStatus
 from demail_hw.tcos.layout import PinSlot
 
 __all__ = ["PinReport", "describe", "leaves_two_pins", "remembered"]
+
+
+_SILENT: Final = frozenset({PinRecordState.ACCEPTED, PinRecordState.DECLINED})
+"""What stops no service."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,6 +52,10 @@ def remembered(record: PinRecord) -> str:
             said = f"The card refused what was sent at {moment(record)}."
         case PinRecordState.PENDING:
             said = f"{end_unknown(record, 'it')}."
+        case PinRecordState.DECLINED:
+            said = f"The card accepted it at {moment(record)}, and then refused what was to be done with it."
+        case PinRecordState.CLEARED:
+            said = f"What was noted of it was forgotten at {moment(record)}."
         case _:
             assert_never(record.state)
     unknown = " Whether the old or the new PIN counts is unknown." if leaves_two_pins(record) else ""
@@ -63,7 +71,9 @@ def leaves_two_pins(record: PinRecord) -> bool:
 def _counts(status: PinStatus, record: PinRecord) -> bool:
     """Does it matter what the ledger knows? It does not, if the card says that nothing can be sent, or if its counter
     proves that nothing was lost."""
-    if record.state is PinRecordState.ACCEPTED or _is_over(status, record):
+    if record.state in _SILENT or _is_over(status, record):
+        return False
+    if record.state is PinRecordState.CLEARED and as_known(status, record) == status:
         return False
     if status.state is PinState.NULL_PIN:
         return record.operation is PinOperation.INITIALIZE
@@ -101,6 +111,9 @@ def _ready(pin: PinSlot, left: int, remedies: PinRemedies) -> tuple[str, str]:
 
 
 def _of_the_ledger(pin: PinSlot, status: PinStatus, record: PinRecord, remedies: PinRemedies) -> tuple[str, str]:
+    if record.state is PinRecordState.CLEARED:
+        sentence, next_step = _ready(pin, status.retries_left or 0, remedies)
+        return f"As far as is known {sentence}", next_step
     if record.state is PinRecordState.REFUSED:
         return (
             f"The card refused what was sent at {moment(record)}; no service sends it again.{_before(record)}",

@@ -70,6 +70,11 @@ class PinManager:
         with self._session.transaction() as deadline:
             return self._guard.check(self._card, self._slot(name), deadline=deadline, again=again)
 
+    def check_changing(self, name: PinName, *, again: bool = False) -> PinStatus:
+        """As :meth:`check`; raise if it may not be changed now either."""
+        with self._session.transaction() as deadline:
+            return self._guard.check_changing(self._card, self._slot(name), deadline=deadline, again=again)
+
     def check_unblocking(self, name: PinName, *, again: bool = False) -> tuple[PinName, int | None]:
         """The PIN that unblocks this one, and its tries, as in :meth:`check`; raise if it may not be sent, or to no
         avail. Sends none."""
@@ -104,7 +109,7 @@ class PinManager:
     def change(self, name: PinName, old: PinSource, new: PinSource) -> None:
         """VERIFY and CHANGE REFERENCE DATA: a new PIN in place of the old one."""
         pin = self._slot(name)
-        self.check(name, again=True)
+        self.check_changing(name, again=True)
         with _read(old) as current, _read(new) as wanted, self._session.transaction() as deadline:
             self._guard.change(self._card, pin, current, wanted, deadline=deadline)
 
@@ -123,7 +128,8 @@ class PinManager:
             self._guard.initialize(self._card, pin, wanted, deadline=deadline)
 
     def clear(self, name: PinName) -> PinRecord | None:
-        """Forget what the ledger knows of this PIN, and give it: the operator says that the PIN is right by now."""
+        """Forget what the ledger knows of this PIN, but how many tries are left, and give it: the operator says that
+        the PIN is right by now."""
         return self._guard.clear(self._slot(name), deadline=self._session.deadline())
 
     def _slot(self, name: PinName) -> PinSlot:

@@ -58,7 +58,7 @@ class WritePlanner(CertificateFiles):
             certificate,
             used,
             len(content),
-            tuple(import_warnings(certificate, self.chain(certificate), held, file, self._session.uri)),
+            tuple(import_warnings(certificate, self.chain(certificate), held, file, self.commands)),
             None if held is None else use_of(held, file, certificate),
         )
 
@@ -84,7 +84,7 @@ class WritePlanner(CertificateFiles):
         self._check_key(certificate, there.file, held, unchecked=unchecked)
         size, _ = self._read_whole(there.file)
         length = len(fitting(certificate, there.file, size, there.form or StorageForm.BARE))
-        warnings = tuple(import_warnings(certificate, self.chain(certificate), held, there.file, self._session.uri))
+        warnings = tuple(import_warnings(certificate, self.chain(certificate), held, there.file, self.commands))
         use = None if held is None else use_of(held, there.file, certificate)
         now = _marked(there, held)
         return WritePlan(there.file, size, now, (), certificate, there.form, length, warnings, use)
@@ -132,7 +132,7 @@ class WritePlanner(CertificateFiles):
         public_key = certificate.public_key()
         if public_key != expected:
             owner = next((key for key, known in self.public_keys() if known == public_key), None)
-            raise foreign_certificate(file, held, owner, self._profile, self._session.uri)
+            raise foreign_certificate(file, held, owner, self._profile, self.commands)
 
     def _usual_form(self, file: CertificateFile) -> StorageForm:
         """That of the first certificate found, in the file itself, its application, or another."""

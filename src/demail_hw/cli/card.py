@@ -5,18 +5,17 @@ import time
 import click
 
 from demail_hw.address import Address
-from demail_hw.card_manager.pin_states import PinReport, describe
-from demail_hw.cli.card_access import open_session
+from demail_hw.card_manager.manager import CardManager
+from demail_hw.cli.card_access import look_at
 from demail_hw.cli.options import ADDRESS
 from demail_hw.cli.output import JsonValue, Report, json_option
-from demail_hw.cli.progress import READING, Step, counted, progress
+from demail_hw.cli.pin_text import pin_facts
+from demail_hw.cli.progress import READING, counted, progress
 from demail_hw.errors import CertificateError, KeyNotFound
 from demail_hw.foreign_text import printable
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.certificates import read_key_certificate
-from demail_hw.keys.pin_remedies import PinRemedies
-from demail_hw.tcos.card import PinStatus
-from demail_hw.tcos.layout import KeySlot, PinSlot
+from demail_hw.tcos.layout import KeySlot
 
 __all__ = ["card_command"]
 
@@ -32,12 +31,13 @@ def card_command() -> None:
 def info_command(address: Address, report: Report) -> None:
     """Show reader, card, PIN states and certificates. Asks for no PIN and spends no try."""
     begun = time.monotonic()
-    with open_session(address) as session:
-        result = _facts(session, since=begun)
+    with look_at(address) as manager:
+        result = _facts(manager, since=begun)
     report.show(result, _text(result))
 
 
-def _facts(session: CardSession, *, since: float) -> dict[str, JsonValue]:
+def _facts(manager: CardManager, *, since: float) -> dict[str, JsonValue]:
+    session = manager.session
     profile = session.card.profile
     with progress(READING, len(profile.pins) + len(profile.keys), since=since) as step:
         return {
@@ -47,30 +47,9 @@ def _facts(session: CardSession, *, since: float) -> dict[str, JsonValue]:
                 "serial": session.serial,
                 "atr": session.connection.atr.hex().upper(),
             },
-            "pins": [_pin_facts(report) for report in _pins(session, step)],
+            "pins": [pin_facts(report) for report in counted(manager.pins.report(), step)],
             "keys": [_key(session, key) for key in counted(profile.keys, step)],
         }
-
-
-def _pins(session: CardSession, step: Step) -> list[PinReport]:
-    """As the card says; what a ledger knows is for pin status, which needs one."""
-    statuses = {pin: _status(session, pin) for pin in counted(session.card.profile.pins, step)}
-    return [describe(pin, statuses, None, PinRemedies(uri=session.uri)) for pin in statuses]
-
-
-def _status(session: CardSession, pin: PinSlot) -> PinStatus:
-    with session.transaction() as deadline:
-        return session.card.pin_status(pin, deadline=deadline)
-
-
-def _pin_facts(report: PinReport) -> JsonValue:
-    return {
-        "pin": report.pin.name.value,
-        "state": report.status.state.value,
-        "retries_left": report.status.retries_left,
-        "sentence": report.sentence,
-        "next_step": report.next_step,
-    }
 
 
 def _key(session: CardSession, key: KeySlot) -> JsonValue:

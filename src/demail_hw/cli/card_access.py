@@ -14,14 +14,17 @@ from demail_hw.address import Address
 from demail_hw.card_manager.manager import CardManager, open_manager
 from demail_hw.cli.pin_dialog import CardPlace, given_source, typed_pin
 from demail_hw.cli.progress import waiting
+from demail_hw.errors import ConfigurationError, PinIncorrect
 from demail_hw.interfaces import KeyProvider, PinLedger, ShareMode, Timeouts
 from demail_hw.iso7816.trace import ReaderOpened, Tracer
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.key_selection import pin_of
+from demail_hw.keys.pin_attempts import as_known
 from demail_hw.keys.pin_guard import KEPT_TRIES
 from demail_hw.keys.provider import TcosKeyProvider
-from demail_hw.pin_ledger import ledger_for
+from demail_hw.pin_ledger import MemoryPinLedger, ledger_for
 from demail_hw.registry import open_reader, reader_driver
+from demail_hw.secrets import PinSource
 from demail_hw.tcos.layout import PinName
 from demail_hw.traces.comparison import Comparison, compare
 from demail_hw.traces.files import FileTracer, read_trace
@@ -30,6 +33,7 @@ __all__ = [
     "Settings",
     "compare_with",
     "forgets",
+    "look_at",
     "manage",
     "open_keys",
     "open_ledger",
@@ -89,30 +93,52 @@ def forgets(address: Address) -> bool:
 def tell_if_it_forgets(address: Address) -> None:
     """After a card was changed; so nobody believes that it stays so."""
     if forgets(address):
-        _LOG.warning(
-            "The card of %s is simulated or recorded, and forgets when this command ends what was done to it; one "
-            "that remembers is in demail-hw simulate usb-server.",
-            address,
-        )
+        _LOG.warning("%s; one that remembers is in demail-hw simulate usb-server.", _it_forgets(address))
+
+
+def _it_forgets(address: Address) -> str:
+    return f"The card of {address} is simulated or recorded, and forgets when this command ends what was done to it"
+
+
+@contextlib.contextmanager
+def _losing_no_try(address: Address) -> Iterator[None]:
+    """Around what sends a PIN: to restore the tries of a card that forgets is good for nothing."""
+    try:
+        yield
+    except PinIncorrect as error:
+        if forgets(address):
+            error.remedy = f"{_it_forgets(address)}, also the lost try: begin again with the right PIN."
+        raise
 
 
 @contextlib.contextmanager
 def open_session(address: Address) -> Iterator[CardSession]:
     """The card at the address, to the end of the ``with`` block."""
-    with waiting(), CardSession.open(address, tracer=open_tracer(address)) as session:
+    with waiting(), _losing_no_try(address), CardSession.open(address, tracer=open_tracer(address)) as session:
         yield session
 
 
 @contextlib.contextmanager
-def manage(address: Address, *, kept: int = KEPT_TRIES, attended: bool = False) -> Iterator[CardManager]:
+def manage(
+    address: Address, *, kept: int = KEPT_TRIES, attended: bool = False, ledger: PinLedger | None = None
+) -> Iterator[CardManager]:
     """The card at the address and what one does to it by hand, to the end of the ``with`` block."""
+    book, tracer = ledger or open_ledger(address), open_tracer(address)
     with (
         waiting(),
-        open_manager(
-            address, kept=kept, attended=attended, ledger=open_ledger(address), tracer=open_tracer(address)
-        ) as manager,
+        _losing_no_try(address),
+        open_manager(address, kept=kept, attended=attended, ledger=book, tracer=tracer) as manager,
     ):
         yield manager
+
+
+def look_at(address: Address) -> contextlib.AbstractContextManager[CardManager]:
+    """The same where no PIN is sent: nobody needs a folder for a ledger to look at a card."""
+    try:
+        ledger = open_ledger(address)
+    except ConfigurationError:
+        ledger = MemoryPinLedger()
+    return manage(address, ledger=ledger)
 
 
 @contextlib.contextmanager
@@ -123,15 +149,17 @@ def open_keys(address: Address, pin: str, which: str) -> Iterator[KeyProvider]:
     """
     given, name, ledger = given_source(pin), PinName(which), open_ledger(address)
     with open_session(address) as session:
-        source = given or typed_pin(CardPlace.of(session), f"PIN {which}", _tries_left(session, name))
+        source = given or _typed(session, ledger, name)
         with TcosKeyProvider(session, source, ledger=ledger, which=name) as provider:
             yield provider
 
 
-def _tries_left(session: CardSession, name: PinName) -> int | None:
-    pin = pin_of(session.card.profile, name)
+def _typed(session: CardSession, ledger: PinLedger, name: PinName) -> PinSource:
+    """With the tries that are known, where the card hides them."""
+    pin, record = pin_of(session.card.profile, name), ledger.records(session.serial).get(name.value)
     with session.transaction() as deadline:
-        return session.card.pin_status(pin, deadline=deadline).retries_left
+        status = session.card.pin_status(pin, deadline=deadline)
+    return typed_pin(CardPlace.of(session), pin, as_known(status, record).retries_left)
 
 
 def compare_with(address: Address, path: Path, *, use_keys: bool = False) -> Comparison:

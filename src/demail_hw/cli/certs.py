@@ -31,9 +31,9 @@ def list_command(address: Address, report: Report) -> None:
         profile = manager.session.card.profile
         with progress(READING, len(profile.keys) + len(profile.certificate_files), since=begun) as step:
             entries = manager.certificates.entries(step)
-        uri = manager.session.uri
-    facts: list[JsonValue] = [{**entry_facts(entry), "next_step": entry.next_step(uri)} for entry in entries]
-    report.show({"certificates": facts}, "\n".join(entry_line(entry, entry.next_step(uri)) for entry in entries))
+        steps = [(entry, entry.next_step(manager.certificates.commands)) for entry in entries]
+    facts: list[JsonValue] = [{**entry_facts(entry), "next_step": step} for entry, step in steps]
+    report.show({"certificates": facts}, "\n".join(entry_line(entry, step) for entry, step in steps))
 
 
 for _command in (export_command, import_command, erase_command):

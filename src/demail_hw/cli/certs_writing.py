@@ -143,7 +143,7 @@ def _rehearse(manager: CardManager, plan: WritePlan, given: PinSource | None, wh
     """Where nothing is to be written, the deed asks for no PIN either."""
     manager.certificates.check(plan, which=which)
     if plan.writes:
-        rehearse(manager, (which, given))
+        rehearse(manager, (which, given, "PIN"))
 
 
 def _work(plan: WritePlan) -> int:

@@ -14,13 +14,13 @@ from demail_hw.cli.card_access import forgets, manage, tell_if_it_forgets
 from demail_hw.cli.consent import ask, is_typed, need_somebody
 from demail_hw.cli.manager_pin import rehearse
 from demail_hw.cli.options import ADDRESS
-from demail_hw.cli.output import JsonValue, Report, json_option
+from demail_hw.cli.output import Report, json_option
 from demail_hw.cli.pin_dialog import CardPlace, current_pin, given_source, wanted_pin
-from demail_hw.errors import PinIncorrect
+from demail_hw.cli.pin_text import pin_facts, pin_line, pin_text
 from demail_hw.keys.pin_guard import KEPT_TRIES
 from demail_hw.pin_sources import PROMPT, SOURCES
 from demail_hw.secrets import PinSource
-from demail_hw.tcos.layout import PinName
+from demail_hw.tcos.layout import PinName, PinSlot, Profile
 
 __all__ = ["pin_command"]
 
@@ -65,30 +65,8 @@ def status_command(address: Address, report: Report) -> None:
     """How each PIN is, and what to do next. Spends no try."""
     with manage(address) as manager:
         place, reports = CardPlace.of(manager.session), manager.pins.report()
-    lines = "\n".join(map(_line, reports))
-    report.show({**place.facts, "pins": [_facts(each) for each in reports]}, f"The {place}:\n{lines}")
-
-
-def _facts(report: PinReport) -> JsonValue:
-    record = report.record
-    return {
-        "pin": report.pin.name.value,
-        "state": report.status.state.value,
-        "retries_left": report.status.retries_left,
-        "ledger": None
-        if record is None
-        else {"state": record.state.value, "operation": record.operation.value, "at": record.at.isoformat()},
-        "sentence": report.sentence,
-        "next_step": report.next_step,
-    }
-
-
-def _line(report: PinReport) -> str:
-    return f"{report.pin.name.value:8}{_how(report)}"
-
-
-def _how(report: PinReport) -> str:
-    return f"{report.sentence} {report.next_step}".rstrip()
+    lines = "\n".join(map(pin_line, reports))
+    report.show({**place.facts, "pins": [pin_facts(each) for each in reports]}, f"The {place}:\n{lines}")
 
 
 @pin_command.command("verify")
@@ -104,9 +82,9 @@ def verify_command(address: Address, which: str, pin: str, keep: int, dry_run: b
     with _managing(address, keep, given) as (manager, deed):
         left = manager.pins.check(name).retries_left
         if dry_run:
-            rehearse(manager, (name, given))
+            rehearse(manager, (name, given, "PIN"))
             return deed.would(report, which, "VERIFY with the PIN")
-        manager.pins.verify(name, current_pin(given, deed.place, f"PIN {which}", left))
+        manager.pins.verify(name, current_pin(given, deed.place, deed.pin(name), left))
     return deed.changed(report, which, "verified", "The card accepted it.")
 
 
@@ -124,12 +102,12 @@ def change_command(
     """Change a PIN."""
     name, old, wanted = PinName(which), _given(pin, keep), given_source(new)
     with _managing(address, keep, old) as (manager, deed):
-        left = manager.pins.check(name).retries_left
+        left = manager.pins.check_changing(name).retries_left
         if dry_run:
-            rehearse(manager, (name, old), (name, wanted))
+            rehearse(manager, (name, old, "old PIN"), (name, wanted, "new PIN"))
             return deed.would(report, which, "VERIFY with the old PIN, CHANGE REFERENCE DATA with it and the new one")
-        asked = current_pin(old, deed.place, f"old PIN {which}", left)
-        manager.pins.change(name, asked, wanted_pin(wanted, deed.place, which))
+        asked = current_pin(old, deed.place, deed.pin(name), left, "old PIN")
+        manager.pins.change(name, asked, wanted_pin(wanted, deed.place, deed.pin(name)))
     return deed.changed(report, which, "changed", f"The card has the new one. {deed.sources}")
 
 
@@ -149,11 +127,11 @@ def unblock_command(
     with _managing(address, keep, key) as (manager, deed):
         keeper, left = manager.pins.check_unblocking(name)
         if dry_run:
-            rehearse(manager, (keeper, key), (name, wanted))
+            rehearse(manager, (keeper, key, "PIN"), (name, wanted, "new PIN"))
             sent = f"VERIFY with the PIN {keeper.value}, RESET RETRY COUNTER with it and the new PIN"
             return deed.would(report, which, sent)
-        asked = current_pin(key, deed.place, f"PIN {keeper.value}, which unblocks {which}", left)
-        manager.pins.unblock(name, asked, wanted_pin(wanted, deed.place, which))
+        asked = current_pin(key, deed.place, deed.pin(keeper), left, use=f", which unblocks {which}")
+        manager.pins.unblock(name, asked, wanted_pin(wanted, deed.place, deed.pin(name)))
     return deed.changed(report, which, "unblocked", f"The card has the new one, with all its tries. {deed.sources}")
 
 
@@ -167,11 +145,11 @@ def initialize_command(address: Address, which: str, new: str, dry_run: bool, re
     """Set the first PIN in place of the card's NullPIN."""
     name, wanted = PinName(which), given_source(new)
     with _managing(address, KEPT_TRIES, wanted) as (manager, deed):
+        manager.pins.check_initializing(name)
         if dry_run:
-            manager.pins.check_initializing(name)
-            rehearse(manager, (name, wanted))
+            rehearse(manager, (name, wanted, "new PIN"))
             return deed.would(report, which, "CHANGE REFERENCE DATA with the NullPIN and the first PIN")
-        manager.pins.initialize(name, wanted_pin(wanted, deed.place, which))
+        manager.pins.initialize(name, wanted_pin(wanted, deed.place, deed.pin(name)))
     return deed.changed(report, which, "initialized", "The card has its first one.")
 
 
@@ -191,7 +169,7 @@ def clear_command(address: Address, which: str, yes: bool, report: Report) -> No
         record = manager.pins.clear(name)
         after = _report_of(manager, name)
     text = "Nothing was noted of it." if record is None else f"What was noted is forgotten: {remembered(record)}"
-    now = "" if after is None else f" Now: {_how(after)}"
+    now = "" if after is None else f" Now: {pin_text(after)}"
     deed.done(report, which, "cleared", f"{text}{now}")
 
 
@@ -212,6 +190,7 @@ class _Deed:
     """What is done to which card."""
 
     place: CardPlace
+    profile: Profile
     address: Address
 
     @property
@@ -220,6 +199,10 @@ class _Deed:
         if forgets(self.address):
             return "Leave its sources as they are."
         return "Change it at every source as well."
+
+    def pin(self, name: PinName) -> PinSlot:
+        """Of this card, which has it: a check looked."""
+        return self.profile.pin(name)
 
     def changed(self, report: Report, which: str, done: str, text: str) -> None:
         """As :meth:`done`, of what the card is to remember."""
@@ -237,11 +220,8 @@ class _Deed:
 @contextlib.contextmanager
 def _managing(address: Address, keep: int, given: PinSource | None) -> Iterator[tuple[CardManager, _Deed]]:
     with manage(address, kept=keep, attended=given is None) as manager:
-        try:
-            yield manager, _Deed(CardPlace.of(manager.session), address)
-        except PinIncorrect:  # a try is spent
-            tell_if_it_forgets(address)
-            raise
+        session = manager.session
+        yield manager, _Deed(CardPlace.of(session), session.card.profile, address)
 
 
 def _given(source: str, keep: int) -> PinSource | None:

@@ -4,12 +4,13 @@ import dataclasses
 from typing import Self
 
 from demail_hw.cli.consent import ask, is_typed
-from demail_hw.cli.new_pin import NewPinPrompt, PinPrompt
+from demail_hw.cli.new_pin import CheckedPin, NewPinPrompt, PinPrompt
 from demail_hw.cli.output import JsonValue
 from demail_hw.foreign_text import printable
 from demail_hw.keys.card_session import CardSession
 from demail_hw.pin_sources import need_terminal, parse_pin_source
 from demail_hw.secrets import PinSource
+from demail_hw.tcos.layout import PinSlot
 
 __all__ = ["CardPlace", "current_pin", "given_source", "typed_pin", "wanted_pin"]
 
@@ -50,24 +51,31 @@ def given_source(text: str) -> PinSource | None:
     return None
 
 
-def current_pin(given: PinSource | None, place: CardPlace, name: str, left: int | None) -> PinSource:
-    """A PIN that the card compares. Whoever types it is told how many tries are left, and asked before the last."""
+def current_pin(
+    given: PinSource | None, place: CardPlace, pin: PinSlot, left: int | None, what: str = "PIN", use: str = ""
+) -> PinSource:
+    """A PIN that the card compares. Whoever types it is told how many tries are left, and asked before the last.
+    ``what`` goes before its name, and ``use`` after it."""
     if given is not None:
-        return given
+        return CheckedPin(given, pin, what)
     if left == 1:
+        name = f"{what} {pin.name.value}{use}"
         ask(f"The {place}: its {name} has its last try left: a wrong one blocks it. Go on?", yes=False)
-    return typed_pin(place, name, left)
+    return typed_pin(place, pin, left, what, use)
 
 
-def typed_pin(place: CardPlace, name: str, left: int | None) -> PinSource:
+def typed_pin(place: CardPlace, pin: PinSlot, left: int | None, what: str = "PIN", use: str = "") -> PinSource:
     """A PIN that a person types, who is told for which card, and how many tries are left."""
     tries = "" if left is None else f" ({left} {'try' if left == 1 else 'tries'} left)"
-    return PinPrompt(f"{_heading(place)}{name}{tries}: ")
+    prompt = PinPrompt(f"{_heading(place)}{what} {pin.name.value}{use}{tries}: ")
+    return CheckedPin(prompt, pin, what, typed=True)
 
 
-def wanted_pin(given: PinSource | None, place: CardPlace, which: str) -> PinSource:
+def wanted_pin(given: PinSource | None, place: CardPlace, pin: PinSlot) -> PinSource:
     """A PIN that the card is to have."""
-    return NewPinPrompt(which, heading=_heading(place)) if given is None else given
+    if given is not None:
+        return CheckedPin(given, pin, "new PIN")
+    return NewPinPrompt(pin, heading=_heading(place))
 
 
 def _heading(place: CardPlace) -> str:

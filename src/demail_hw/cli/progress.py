@@ -40,13 +40,14 @@ def waiting() -> Iterator[None]:
 
 @contextlib.contextmanager
 def asking() -> Iterator[None]:
-    """Around a question: who is asked is not kept waiting, and nothing is written into what he types."""
+    """Around a question: who is asked is not kept waiting, and nothing is written into what he types. Blocks inside
+    are part of the outermost."""
     notice = _notice()
-    if notice is not None:
-        notice.stop()
-    yield
-    if notice is not None:
-        notice.start()
+    if notice is None:
+        yield
+        return
+    with notice.silence():
+        yield
 
 
 def _notice() -> "_Notice | None":
@@ -65,9 +66,20 @@ class _Notice:
     def __init__(self) -> None:
         self._timer: threading.Timer | None = None
         self._said = False
+        self._silences = 0
+
+    @contextlib.contextmanager
+    def silence(self) -> Iterator[None]:
+        self._silences += 1
+        self.stop()
+        try:
+            yield
+        finally:
+            self._silences -= 1
+            self.start()
 
     def start(self) -> None:
-        if self._timer is None and not self._said:
+        if not (self._timer or self._said or self._silences):
             self._timer = threading.Timer(_PATIENCE_SECONDS, self._say)
             self._timer.daemon = True
             self._timer.start()
@@ -87,12 +99,13 @@ class _Notice:
 @contextlib.contextmanager
 def progress(label: str, total: int, *, since: float | None = None) -> Iterator[Step]:
     """What the operation calls with each number of bytes, or of files or whatever it counts, that it has done of
-    ``total``. ``since``: the moment at which somebody began to wait, if it was not now (``time.monotonic()``)."""
+    ``total``. ``since``: the moment at which somebody began to wait (``time.monotonic()``); without it that is the
+    first step, for before it a person may be asked for a PIN."""
     if not _is_watched():
         yield _nothing
         return
     with asking(), contextlib.ExitStack() as stack:
-        yield _LateBar(label, total, stack, time.monotonic() if since is None else since)
+        yield _LateBar(label, total, stack, since)
 
 
 def counted(items: Iterable[_Item], step: Step) -> Iterator[_Item]:
@@ -107,7 +120,7 @@ def _nothing(count: int) -> None:
 
 
 class _LateBar:
-    def __init__(self, label: str, total: int, stack: contextlib.ExitStack, begun: float) -> None:
+    def __init__(self, label: str, total: int, stack: contextlib.ExitStack, begun: float | None) -> None:
         self._label = label
         self._total = total
         self._stack = stack
@@ -117,7 +130,10 @@ class _LateBar:
 
     def __call__(self, count: int) -> None:
         self._waiting += count
-        if self._update is None and time.monotonic() - self._begun >= _PATIENCE_SECONDS:
+        now = time.monotonic()
+        if self._begun is None:
+            self._begun = now
+        if self._update is None and now - self._begun >= _PATIENCE_SECONDS:
             bar = click.progressbar(length=self._total, label=self._label, file=sys.stderr)
             self._update = self._stack.enter_context(bar).update
         if self._update is not None:

@@ -21,6 +21,10 @@ from demail_hw.traces.files import read_trace
 __all__ = ["trace_command"]
 
 _SHOWN_DIGITS: Final = 64
+_AFTER_DIFFERENCES: Final = (
+    "If the card is another one, or was changed, record it anew: demail-hw --trace FILE COMMAND. If not, see what "
+    "was sent before those lines: demail-hw trace show."
+)
 _INDENT: Final = " " * 6
 # Where data objects are what one expects: the response to SELECT, READ and GET DATA, what MSE and PUT DATA send.
 _ANSWERS_IN_TLV: Final = frozenset({0xA4, 0xB0, 0xB2, 0xCA, 0xCB})
@@ -204,3 +208,5 @@ def _told(sent: int, differences: tuple[Difference, ...], skipped: tuple[Skipped
         yield f"{_INDENT}trace: {_shown(difference.expected)}"
         yield f"{_INDENT}card:  {printable(difference.failure) or _shown(difference.got)}"
     yield f"{sent} commands sent, {len(differences)} differences, {len(skipped)} not sent"
+    if differences:
+        yield _AFTER_DIFFERENCES

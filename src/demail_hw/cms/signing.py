@@ -12,7 +12,7 @@ from demail_hw.cms import smime
 from demail_hw.cms.algorithms import SIGNATURE_HASHES, SignatureHash
 from demail_hw.cms.signed_data import Signature, SignatureKind, signed_attributes, signed_data
 from demail_hw.identity import Identity, PrivateKey
-from demail_hw.keys.validity import ValidityWatch
+from demail_hw.keys.validity import warn_once
 
 __all__ = ["SignedForm", "sign"]
 
@@ -102,7 +102,7 @@ class _Signer:
 
     def sign(self, content: bytes, *, detached: bool = False) -> bytes:
         """A ContentInfo with a SignedData over the content."""
-        ValidityWatch.of(self._identity).look()
+        warn_once(self._identity)
         digest = hashes.Hash(self._hash)
         digest.update(content)
         attributes = signed_attributes(digest.finalize(), self._signing_time)

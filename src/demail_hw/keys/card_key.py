@@ -21,10 +21,7 @@ _UNUSABLE: Final = frozenset(
         StatusWord.REFERENCED_DATA_NOT_FOUND,
     }
 )
-"""What a card says of a key rather than of what it was given."""
-_OUT_OF_SERVICE: Final = (
-    "Try once more; if the card refuses it again, the key is deactivated or used up: take the card out of service."
-)
+"""What a card says where it may be the key that it refuses, rather than what it was given."""
 
 
 class _CardOperation(Protocol):
@@ -96,7 +93,7 @@ class CardKey:
         except BaseException as error:  # an interrupt leaves as open what the card did as an error
             self._session.suspect()
             if isinstance(error, CardError) and error.status in _UNUSABLE and not error.remedy:
-                error.remedy = _OUT_OF_SERVICE
+                error.remedy = self._guard.remedies.refused_key(self._pin)
             raise
 
     def _perform_once(self, operation: _CardOperation, data: bytes) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from demail_hw.errors import (
+    CardError,
     HardwareError,
     Outcome,
     PinBlocked,
@@ -15,8 +16,17 @@ from demail_hw.errors import (
     PinRequired,
 )
 from demail_hw.interfaces import Deadline, PinLedger, PinOperation, PinPage, PinRecord, PinRecordState
-from demail_hw.keys.pin_attempts import PinAttempt, as_known, end_unknown, moment, nothing_was_lost, unsettled
+from demail_hw.keys.pin_attempts import (
+    PinAttempt,
+    as_known,
+    cleared,
+    end_unknown,
+    moment,
+    nothing_was_lost,
+    unsettled,
+)
 from demail_hw.keys.pin_remedies import KEPT_TRIES, PinRemedies
+from demail_hw.keys.pin_told_tries import ToldTries
 from demail_hw.secrets import _GUARD_KEY, Pin, PinPermit, PinSource
 from demail_hw.tcos.card import PinState, PinStatus, TcosCard
 from demail_hw.tcos.layout import PinSlot
@@ -24,6 +34,7 @@ from demail_hw.tcos.layout import PinSlot
 __all__ = ["KEPT_TRIES", "PinGuard", "check_form", "puk_of"]
 
 _LOG = logging.getLogger(__name__)
+_TYPE_IT_ANEW: Final = "Type it anew."
 _RESTORED: Final = PinStatus(PinState.VERIFIED)
 """After a VERIFY that the card accepted, where what the counter is does not matter."""
 
@@ -44,7 +55,7 @@ class PinGuard:
     anybody else that proves nothing, for another program may have verified it.
     """
 
-    __slots__ = ("_accepted", "_attended", "_kept", "_ledger", "_remedies", "_serial", "_source", "_told")
+    __slots__ = ("_accepted", "_attended", "_kept", "_ledger", "_serial", "_source", "_told", "remedies")
 
     def __init__(
         self,
@@ -61,9 +72,9 @@ class PinGuard:
         self._ledger = ledger
         self._kept = kept
         self._attended = attended
-        self._remedies = PinRemedies(ledger.state_dir, uri, attended)
+        self.remedies = PinRemedies(ledger.state_dir, uri, attended)
         self._accepted: set[PinSlot] = set()
-        self._told: dict[PinSlot, int | None] = {}
+        self._told = ToldTries(self.remedies)
 
     def is_open(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> bool:
         """Whether the PIN is still verified, as the card says itself; if not, a VERIFY may be sent. Sends none.
@@ -82,7 +93,13 @@ class PinGuard:
         ``again``: nobody is told of it this time, so that what an earlier check said has to hold.
         """
         records = self._ledger.records(self._serial)
-        return self._told_of(pin, self._admit(card, pin, records, deadline=deadline), records, again=again)
+        return self._tell(pin, self._admit(card, pin, records, deadline=deadline), records, again=again)
+
+    def check_changing(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline, again: bool = False) -> PinStatus:
+        """The same, if it may be changed too."""
+        status = self.check(card, pin, deadline=deadline, again=again)
+        self._stop_after_a_declined_one(pin, self._ledger.records(self._serial), pin)
+        return status
 
     def check_unblocking(
         self, card: TcosCard, pin: PinSlot, *, deadline: Deadline, again: bool = False
@@ -91,7 +108,7 @@ class PinGuard:
         no avail. Sends none."""
         records, keeper = self._ledger.records(self._serial), puk_of(card, pin)
         statuses = self._admit_unblocking(card, pin, records, deadline=deadline)
-        return {**statuses, keeper: self._told_of(keeper, statuses[keeper], records, again=again)}
+        return {**statuses, keeper: self._tell(keeper, statuses[keeper], records, again=again)}
 
     def check_null_pin(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> PinStatus:
         """How the PIN is. :class:`~demail_hw.errors.PinRefused` unless it was never set, and may be."""
@@ -141,7 +158,8 @@ class PinGuard:
         check_form(secret, pin)
         self._accepted.discard(pin)
         permit = PinPermit(_GUARD_KEY, PinOperation.VERIFY, pin.reference, (secret,))
-        with self._written_ahead(card, page, permit, {pin: status}, asked=pin, deadline=deadline):
+        attempt = PinAttempt(page, permit, {pin: status}, asked=pin)
+        with self._written_ahead(card, attempt, deadline=deadline):
             card.verify(pin, permit, deadline=deadline)
         self._accepted.add(pin)
 
@@ -152,16 +170,19 @@ class PinGuard:
         too much of the old one would become part of the new one. So the old one is sent alone before.
 
         Errors: as for :meth:`verify`. Where the outcome is unknown, the ledger stops everything unattended, and its
-        remedy is the way back. Where the card refuses the new PIN alone, the old one may be sent as before.
+        remedy is the way back. Where the card refuses anything but the old PIN, that may be sent as before, but it is
+        not changed again unattended.
         """
-        check_form(old, pin)
-        check_form(new, pin)
+        check_form(old, pin, "old PIN")
+        check_form(new, pin, "new PIN")
         with self._ledger.page(self._serial, deadline=deadline) as page:
             status = self._admit_as_told(card, pin, page, deadline=deadline)
+            self._stop_after_a_declined_one(pin, page.records, pin)
             self._verify(card, pin, old, page, status, deadline=deadline)
             self._accepted.discard(pin)
             permit = PinPermit(_GUARD_KEY, PinOperation.CHANGE, pin.reference, (old, new))
-            with self._written_ahead(card, page, permit, {pin: _RESTORED}, asked=pin, deadline=deadline):
+            attempt = PinAttempt(page, permit, {pin: _RESTORED}, asked=pin)
+            with self._written_ahead(card, attempt, deadline=deadline):
                 card.change(pin, permit, deadline=deadline)
 
     def unblock(self, card: TcosCard, pin: PinSlot, puk: Pin, new: Pin, *, deadline: Deadline) -> None:
@@ -172,17 +193,18 @@ class PinGuard:
         """
         keeper = puk_of(card, pin)
         check_form(puk, keeper)
-        check_form(new, pin)
+        check_form(new, pin, "new PIN")
         with self._ledger.page(self._serial, deadline=deadline) as page:
             statuses = self._admit_unblocking(card, pin, page.records, deadline=deadline)
-            self._require_told(keeper, statuses[keeper], page.records)
+            self._told.check(keeper, _known(keeper, statuses[keeper], page.records).retries_left)
             self._verify(card, keeper, puk, page, statuses[keeper], deadline=deadline)
             self._accepted -= {pin, keeper}
             permit = PinPermit(_GUARD_KEY, PinOperation.UNBLOCK, pin.reference, (puk, new))
             # VERIFY restored its tries, to how many no card tells but by its counter: the one from before would prove
             # that none was lost where one was.
             after = {**statuses, keeper: card.pin_status(keeper, deadline=deadline)}
-            with self._written_ahead(card, page, permit, after, asked=keeper, deadline=deadline):
+            attempt = PinAttempt(page, permit, after, asked=keeper)
+            with self._written_ahead(card, attempt, deadline=deadline):
                 card.unblock(pin, keeper, permit, deadline=deadline)
 
     def initialize(self, card: TcosCard, pin: PinSlot, new: Pin, *, deadline: Deadline) -> None:
@@ -191,68 +213,69 @@ class PinGuard:
         Errors: :class:`~demail_hw.errors.PinRefused` if it has been set before, nothing was sent; as for
         :meth:`change`.
         """
-        check_form(new, pin)
+        check_form(new, pin, "new PIN")
         with self._ledger.page(self._serial, deadline=deadline) as page, Pin(card.profile.null_pin) as null_pin:
             status = self._admit_null_pin(card, pin, page.records, deadline=deadline)
             permit = PinPermit(_GUARD_KEY, PinOperation.INITIALIZE, pin.reference, (null_pin, new))
-            with self._written_ahead(card, page, permit, {pin: status}, asked=pin, deadline=deadline):
+            attempt = PinAttempt(page, permit, {pin: status}, asked=pin)
+            with self._written_ahead(card, attempt, deadline=deadline):
                 card.change(pin, permit, deadline=deadline)
 
     def clear(self, pin: PinSlot, *, deadline: Deadline) -> PinRecord | None:
-        """Forget what the ledger knows of the PIN, and give it. A person says by this that the PIN is right now."""
+        """Forget what the ledger knows of the PIN, but how many tries are left, and give it. A person says by this
+        that the PIN is right now."""
+        name = pin.name.value
         with self._ledger.page(self._serial, deadline=deadline) as page:
-            record = page.records.get(pin.name.value)
-            page.write({pin.name.value: None})
+            record = page.records.get(name)
+            if record is None or record.state is PinRecordState.CLEARED:
+                return None
+            page.write({name: cleared(record)})
         return record
 
     @contextlib.contextmanager
-    def _written_ahead(
-        self,
-        card: TcosCard,
-        page: PinPage,
-        permit: PinPermit,
-        pins: Mapping[PinSlot, PinStatus],
-        *,
-        asked: PinSlot,
-        deadline: Deadline,
-    ) -> Iterator[None]:
-        """Note that a command with these PINs is on its way before it is, and then how it ended.
-
-        The first of them is the one that is meant; ``asked``: the one that the card compares.
-        """
-        attempt = PinAttempt(page, permit, pins, asked=asked)
-        meant, note = next(iter(attempt.begin().items()))
-        way = self._remedies.way_back(meant, note)
+    def _written_ahead(self, card: TcosCard, attempt: PinAttempt, *, deadline: Deadline) -> Iterator[None]:
+        """Note that a command with PINs is on its way before it is, and then how it ended."""
+        way = self.remedies.way_back(attempt.meant, attempt.begin())
         try:
             yield
         except HardwareError as error:
-            if permit.spent:
+            if attempt.permit.spent:
                 known = attempt.refused(error)
-                if isinstance(error, PinBlocked):
-                    error.remedy = self._way_to_unblock(card, asked, deadline=deadline)
-                elif known is not None:
-                    self._tell_of_refusal(error, permit, known, asked, meant)
-                elif permit.operation is not PinOperation.VERIFY or error.outcome is Outcome.UNKNOWN:
-                    error.remedy = way
+                error.remedy = self._explain(error, card, attempt, known, way, deadline=deadline)
             raise
         except BaseException:
-            if permit.spent:
+            if attempt.permit.spent:
                 _LOG.warning("Interrupted in the middle. %s", way)
             raise
         finally:
             # Only what never became a command is surely no attempt, whatever reader and server say.
-            if not permit.spent:
+            if not attempt.permit.spent:
                 attempt.was_none()
         attempt.accepted()
 
-    def _tell_of_refusal(
-        self, error: HardwareError, permit: PinPermit, known: PinRecord, asked: PinSlot, meant: PinSlot
-    ) -> None:
-        """What to do next, where the error does not know. ``known``: of the PIN that the card compared."""
-        if known.state is not PinRecordState.REFUSED:
-            error.remedy = self._remedies.after_new_pin(asked, meant, permit.operation)
-        elif known.unsettled is not None or isinstance(error, PinIncorrect):
-            error.remedy = self._remedies.after_refusal(asked, known, known.retries_left)
+    def _explain(
+        self,
+        error: HardwareError,
+        card: TcosCard,
+        attempt: PinAttempt,
+        known: PinRecord | None,
+        way: str,
+        *,
+        deadline: Deadline,
+    ) -> str:
+        """What to do next, if the error itself does not know. ``known``: of the PIN that the card refused, ``way``:
+        what holds where nobody can say whether it did."""
+        if isinstance(error, PinBlocked):
+            return self._way_to_unblock(card, attempt.asked, deadline=deadline)
+        if known is None:
+            is_open = attempt.permit.operation is not PinOperation.VERIFY or error.outcome is Outcome.UNKNOWN
+            return way if is_open else error.remedy
+        if known.state is PinRecordState.DECLINED:
+            status = error.status if isinstance(error, CardError) else None
+            return self.remedies.after_declined(attempt.asked, attempt.meant, status, unnoted=attempt.unnoted)
+        if known.unsettled is not None or isinstance(error, PinIncorrect):
+            return self.remedies.after_refusal(attempt.asked, known, known.retries_left)
+        return error.remedy
 
     def _need_source(self, pin: PinSlot) -> PinSource:
         if self._source is None:
@@ -262,29 +285,17 @@ class PinGuard:
     def _counts_as_open(self, pin: PinSlot, status: PinStatus) -> bool:
         return status.state is PinState.VERIFIED and pin in self._accepted
 
-    def _told_of(
-        self, pin: PinSlot, status: PinStatus, records: Mapping[str, PinRecord], *, again: bool
-    ) -> PinStatus:
+    def _tell(self, pin: PinSlot, status: PinStatus, records: Mapping[str, PinRecord], *, again: bool) -> PinStatus:
         """Whoever types a PIN knows from this how many tries he has."""
+        known = _known(pin, status, records)
         if again:
-            self._require_told(pin, status, records)
-        known = as_known(status, records.get(pin.name.value))
-        self._told[pin] = known.retries_left
+            self._told.check(pin, known.retries_left)
+        self._told.tell(pin, known.retries_left)
         return known
-
-    def _require_told(self, pin: PinSlot, status: PinStatus, records: Mapping[str, PinRecord]) -> None:
-        """Raise if only the last try is left, and a check told of another number; it is said once."""
-        left = as_known(status, records.get(pin.name.value)).retries_left
-        told = self._told.pop(pin, left)
-        if left == 1 and told != left:
-            raise PinRefused(
-                f"Of the PIN {pin.name.value} only the last try is left by now; nothing was sent.",
-                remedy=self._remedies.spend_a_try(pin, left),
-            )
 
     def _admit_as_told(self, card: TcosCard, pin: PinSlot, page: PinPage, *, deadline: Deadline) -> PinStatus:
         status = self._admit(card, pin, page.records, deadline=deadline)
-        self._require_told(pin, status, page.records)
+        self._told.check(pin, _known(pin, status, page.records).retries_left)
         return status
 
     def _admit(
@@ -297,7 +308,7 @@ class PinGuard:
         if status.state is not PinState.BLOCKED:  # that comes before whatever made it so
             self._stop_after_refusal(pin, record, known)
         try:
-            self._check_status(pin, known, hidden=status.retries_left is None)
+            self._check_status(pin, known, hidden=status.retries_left is None, doubt=unsettled(record))
         except PinBlocked as error:
             error.remedy = self._way_to_unblock(card, pin, deadline=deadline)
             raise
@@ -317,11 +328,13 @@ class PinGuard:
         if doubt is not None:  # whatever a person tried since: which PIN counts is his to find out
             self._stop_without_end(pin, doubt, as_known(target, record))
         try:
-            return {pin: target, keeper: self._admit(card, keeper, records, deadline=deadline)}
+            status = self._admit(card, keeper, records, deadline=deadline)
         except PinBlocked as error:
             statuses = {**self._those_that_unblock(card, pin, deadline=deadline), pin: target}
-            error.remedy = self._remedies.puk_blocked(pin, keeper, statuses)
+            error.remedy = self.remedies.puk_blocked(pin, keeper, statuses)
             raise
+        self._stop_after_a_declined_one(keeper, records, pin)
+        return {pin: target, keeper: status}
 
     def _admit_null_pin(
         self, card: TcosCard, pin: PinSlot, records: Mapping[str, PinRecord], *, deadline: Deadline
@@ -343,7 +356,7 @@ class PinGuard:
         return status
 
     def _way_to_unblock(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> str:
-        return self._remedies.unblocking(pin, self._those_that_unblock(card, pin, deadline=deadline))
+        return self.remedies.unblocking(pin, self._those_that_unblock(card, pin, deadline=deadline))
 
     def _those_that_unblock(self, card: TcosCard, pin: PinSlot, *, deadline: Deadline) -> Mapping[PinSlot, PinStatus]:
         """How the PIN that unblocks this one is, and the one that unblocks that, as far as the card tells."""
@@ -360,7 +373,7 @@ class PinGuard:
         raise PinRefused(
             f"The card refused the PIN {pin.name.value} at {moment(record)}; it is not sent again until a person "
             "says so.",
-            remedy=self._remedies.after_refusal(pin, record, status.retries_left),
+            remedy=self.remedies.after_refusal(pin, record, status.retries_left),
         )
 
     def _stop_without_end(self, pin: PinSlot, record: PinRecord, status: PinStatus) -> None:
@@ -368,11 +381,26 @@ class PinGuard:
             return
         raise PinRefused(
             f"{end_unknown(record, f'the PIN {pin.name.value}')}; nothing is sent until a person says so.",
-            remedy=self._remedies.way_back(pin, record, status),
+            remedy=self.remedies.way_back(pin, record, status),
         )
 
-    def _check_status(self, pin: PinSlot, status: PinStatus, *, hidden: bool = False) -> None:
-        """Raise unless a try can be spent. ``hidden``: by the card, so that ``status`` has what is known.
+    def _stop_after_a_declined_one(self, pin: PinSlot, records: Mapping[str, PinRecord], target: PinSlot) -> None:
+        """No try is at stake, but a card may count each use of a PIN too. ``target``: what it was to set."""
+        record = records.get(pin.name.value)
+        if record is None or record.state is not PinRecordState.DECLINED or self._attended:
+            return
+        what = "change it" if record.operation is PinOperation.CHANGE else "unblock a PIN with it"
+        raise PinRefused(
+            f"The card accepted the PIN {pin.name.value} at {moment(record)}, and then refused to {what}; that is "
+            "not tried again until a person says so.",
+            remedy=self.remedies.after_a_declined_one(pin, target),
+        )
+
+    def _check_status(
+        self, pin: PinSlot, status: PinStatus, *, hidden: bool = False, doubt: PinRecord | None = None
+    ) -> None:
+        """Raise unless a try can be spent. ``hidden``: by the card, so that ``status`` has what is known. ``doubt``:
+        a change or an unblocking without an end.
 
         Where nothing is known of it either it gets one: what the ledger notes of that decides about the next.
         """
@@ -383,18 +411,22 @@ class PinGuard:
                 raise PinRefused(
                     f"The PIN {name} has {_tries(left)} left{known}, and {self._kept} "
                     f"{'is' if self._kept == 1 else 'are'} kept for people; nothing was sent.",
-                    remedy=self._remedies.spend_a_try(pin, left),
+                    remedy=self.remedies.spend_a_try(pin, left, doubt),
                 )
             case PinState.BLOCKED:
                 raise PinBlocked(f"The PIN {name} is blocked.")
             case PinState.NULL_PIN:
                 raise PinNotInitialized(
-                    f"The PIN {name} still is the card's NullPIN.", remedy=self._remedies.first_pin(pin)
+                    f"The PIN {name} still is the card's NullPIN.", remedy=self.remedies.first_pin(pin)
                 )
             case PinState.ABSENT:
                 raise PinRefused(f"The card has no PIN {name}.", remedy="Name another PIN (which= or --which).")
             case PinState.READY | PinState.VERIFIED | PinState.UNREADABLE:
                 return
+
+
+def _known(pin: PinSlot, status: PinStatus, records: Mapping[str, PinRecord]) -> PinStatus:
+    return as_known(status, records.get(pin.name.value))
 
 
 def _tries(count: int) -> str:
@@ -408,18 +440,23 @@ def puk_of(card: TcosCard, pin: PinSlot) -> PinSlot:
     return card.profile.pin(pin.unblocked_by)
 
 
-def check_form(secret: Pin, pin: PinSlot) -> None:
-    """Raise :class:`~demail_hw.errors.PinRefused` if this cannot be the PIN; its text does not show it."""
+def check_form(secret: Pin, pin: PinSlot, what: str = "PIN", *, typed: bool = False) -> None:
+    """Raise :class:`~demail_hw.errors.PinRefused` if this cannot be the PIN; its text does not show it.
+
+    ``what``: which one of it, such as ``"new PIN"``. ``typed``: by a person, who has no source to look at.
+    """
     lengths = pin.lengths
     if len(secret) not in lengths:
         raise PinRefused(
-            f"The PIN {pin.name.value} is {lengths.start} to {lengths.stop - 1} characters long, and what was given "
-            "is not; nothing was sent.",
-            remedy="Check the source for stray spaces and lines.",
+            f"The {what} {pin.name.value} is {lengths.start} to {lengths.stop - 1} characters long, and what was "
+            "given is not; nothing was sent.",
+            remedy=_TYPE_IT_ANEW if typed else "Check the source for stray spaces and lines.",
         )
     if any(not 0x20 < octet < 0x7F for octet in secret.buffer):
         raise PinRefused(
-            f"What was given as the PIN {pin.name.value} has characters that no PIN has: a blank, or what is not "
+            f"What was given as the {what} {pin.name.value} has characters that no PIN has: a blank, or what is not "
             "printable ASCII; nothing was sent.",
-            remedy="Check the source for a blank, a byte order mark, umlauts or line ends.",
+            remedy=_TYPE_IT_ANEW
+            if typed
+            else "Check the source for a blank, a byte order mark, umlauts or line ends.",
         )

@@ -2,19 +2,27 @@
 
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, assert_never
 
 from demail_hw.interfaces import PinOperation, PinRecord
+from demail_hw.iso7816.status import StatusWord
 from demail_hw.tcos.card import PinState, PinStatus
 from demail_hw.tcos.layout import PinName, PinSlot
 
-__all__ = ["KEPT_TRIES", "PinRemedies"]
+__all__ = ["KEPT_TRIES", "PinRemedies", "program"]
 
 KEPT_TRIES: Final = 2
 """How many tries are left to people: no PIN is sent unless the card has more."""
 
+_OF_THE_NEW_PIN: Final = frozenset({StatusWord.INCORRECT_DATA_FIELD, StatusWord.WRONG_LENGTH})
+_FIND_OUT: Final = "find out why the card does not allow that"
 _WITHOUT_TRIES: Final = frozenset({PinState.BLOCKED, PinState.ABSENT})
+
+
+def program(state_dir: str | None) -> str:
+    """How a command begins that is to have the same ledger. ``state_dir``: as of :class:`PinRemedies`."""
+    return "demail-hw" if state_dir is None else f"demail-hw --state-dir {shlex.quote(state_dir)}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,13 +64,30 @@ class PinRemedies:
             f"({self._command('unblock', pin)}); if it was another one, verify the new one at the terminal: {verify}."
         )
 
-    def after_new_pin(self, asked: PinSlot, pin: PinSlot, operation: PinOperation) -> str:
-        """After the card took the PIN ``asked``, and then refused what was to be set by it."""
-        again = self._command("change" if operation is PinOperation.CHANGE else "unblock", pin)
+    def after_declined(
+        self, asked: PinSlot, pin: PinSlot, status: int | None, *, unnoted: Sequence[PinSlot] = ()
+    ) -> str:
+        """After the card accepted the PIN ``asked``, and then refused, with this status word, what was to be set by
+        it. ``unnoted``: of which the ledger could not take that."""
+        is_the_new_one = status in _OF_THE_NEW_PIN
+        why = "choose another new PIN, of another length or with other characters" if is_the_new_one else _FIND_OUT
+        known = f"The PIN {asked.name.value} is right, and nothing was changed"
+        if not unnoted:
+            return f"{known}: {why}, then {self._begin_again(asked, pin)}"
+        clears = " and ".join(self._command("clear", each) for each in unnoted)
+        return f"{known}, but the ledger could not take that. When it can be written: {clears}. Then {why}."
+
+    def after_a_declined_one(self, asked: PinSlot, pin: PinSlot) -> str:
+        """The same, where it was to be begun again."""
         return (
-            f"The PIN {asked.name.value} is right, and nothing was changed: choose another new PIN, of another "
-            f"length or with other characters, and begin again: {again}."
+            f"The PIN {asked.name.value} is right. See why the card refused it, then {self._begin_again(asked, pin)}"
         )
+
+    def _begin_again(self, asked: PinSlot, pin: PinSlot) -> str:
+        again = self._command("change" if asked == pin else "unblock", pin)
+        if self.attended:
+            return f"begin again: {again}."
+        return f"begin again at the terminal: {again}; or {self._command('clear', asked)}, and a script may."
 
     def way_back(self, pin: PinSlot, record: PinRecord, seen: PinStatus | None = None) -> str:
         """After a command whose end nobody noted; ``record`` is the note before it. ``seen``: how the PIN is now, or
@@ -74,8 +99,10 @@ class PinRemedies:
                     return self.way_back(pin, record.unsettled, seen)
                 return self.look_and_verify(pin) if seen is None else self.verify_by_hand(pin, seen.retries_left)
             case PinOperation.CHANGE:
+                last = "" if seen is None else _last_one(pin, seen.retries_left)
                 return (
-                    f"Verify the new PIN at the terminal: {verify}; if the card refuses it, the old one counts still."
+                    f"Verify the new PIN at the terminal: {verify}; if the card refuses it, the old one counts "
+                    f"still.{last}"
                 )
             case PinOperation.UNBLOCK:
                 return self._after_unblocking(pin, record, verify)
@@ -114,12 +141,23 @@ class PinRemedies:
         """Where the end of its setting was not noted, and how the PIN is now proves that it was set."""
         return f"So the new PIN counts: verify it at the terminal: {self._verify(pin, left)}."
 
-    def spend_a_try(self, pin: PinSlot, left: int) -> str:
-        """Where only tries are left that are kept for people."""
+    def spend_a_try(self, pin: PinSlot, left: int, unsettled: PinRecord | None = None) -> str:
+        """Where only tries are left that are kept for people. ``unsettled``: a change or an unblocking without an
+        end, after which either of two PINs may count."""
         if left <= 0:
             return self.unblocking(pin)
+        if unsettled is not None:
+            return self.way_back(pin, unsettled, PinStatus(PinState.READY, left))
         verify = self._command("verify", pin, f" --keep {left - 1}")
         return f"Verify it at the terminal, which restores them: {verify}.{_last_one(pin, left)}"
+
+    def refused_key(self, pin: PinSlot) -> str:
+        """Where the card refused the command of a key that this PIN opens, and nobody can say why."""
+        return (
+            f"See how the PIN {pin.name.value} is: {self._status}. If the card takes it and refuses the key all the "
+            "same, that may be deactivated or used up, or want secure messaging: ask the card's issuer before you "
+            "take the card out of service."
+        )
 
     def first_pin(self, pin: PinSlot) -> str:
         """Where it still is the NullPIN."""
@@ -159,15 +197,11 @@ class PinRemedies:
 
     @property
     def _status(self) -> str:
-        return f"{self._program} pin status {shlex.quote(self.uri)}"
-
-    @property
-    def _program(self) -> str:
-        return "demail-hw" if self.state_dir is None else f"demail-hw --state-dir {shlex.quote(self.state_dir)}"
+        return f"{program(self.state_dir)} pin status {shlex.quote(self.uri)}"
 
     def _command(self, name: str, pin: PinSlot, options: str = "") -> str:
         which = "" if pin.name is PinName.GLOBAL else f" --which {pin.name.value}"
-        return f"{self._program} pin {name} {shlex.quote(self.uri)}{which}{options}"
+        return f"{program(self.state_dir)} pin {name} {shlex.quote(self.uri)}{which}{options}"
 
     def _verify(self, pin: PinSlot, left: int | None) -> str:
         """The command that is let through with so many tries."""
@@ -175,7 +209,7 @@ class PinRemedies:
         return self._command("verify", pin, f" --keep {left - 1}" if left is not None and is_kept else "")
 
 
-def _last_one(pin: PinSlot, left: int) -> str:
+def _last_one(pin: PinSlot, left: int | None) -> str:
     """What comes of a wrong one."""
     if left != 1:
         return ""

@@ -99,9 +99,10 @@ class TcosKeyProvider:
         with session.transaction() as deadline:
             issuers = read_issuers(card, deadline=deadline)
         self._found: dict[KeyRole, Identity | KeyProviderError] = {}
+        self._untold: list[KeyProviderError] = []
         for key in self._keys:
             self._found[key.role] = self._load(key, pin, guard, issuers)
-        _warn_of_weak_keys(self.identities())
+        _warn_of_weak_keys(self._good())
 
     def _load(
         self, key: KeySlot, pin: PinSlot, guard: PinGuard, issuers: Sequence[x509.Certificate]
@@ -110,11 +111,11 @@ class TcosKeyProvider:
         try:
             with self._session.transaction() as deadline:
                 found = read_key_certificate(self._session.card, key, deadline=deadline)
-            watch = ValidityWatch(found.certificate, key.label)
-            operations = CardKey(self._session, guard, key, pin, validity=watch)
+            validity = ValidityWatch(found.certificate, key.label)
+            operations = CardKey(self._session, guard, key, pin, validity=validity)
             private_key = card_private_key(key, found.certificate.public_key(), operations, paired=found.paired)
         except (CertificateError, KeyNotFound) as error:
-            _LOG.warning("%s", error)
+            self._untold.append(error)
             return error
         return Identity(
             role=key.role,
@@ -123,7 +124,6 @@ class TcosKeyProvider:
             certificate=found.certificate,
             chain=build_chain(found.certificate, issuers),
             further_certificates=found.further,
-            told=watch.told,
         )
 
     @property
@@ -132,7 +132,12 @@ class TcosKeyProvider:
         return self._session
 
     def identities(self) -> Sequence[Identity]:
-        """Every key of the card that has a good certificate and that the PIN opens."""
+        """Every key of the card that has a good certificate and that the PIN opens. Of the others it warns, once."""
+        while self._untold:
+            _LOG.warning("%s", self._untold.pop(0))
+        return self._good()
+
+    def _good(self) -> Sequence[Identity]:
         return tuple(found for found in self._found.values() if isinstance(found, Identity))
 
     def identity(self, role: KeyRole | str) -> Identity:
@@ -146,6 +151,8 @@ class TcosKeyProvider:
         if isinstance(found, Identity):
             return found
         if found is not None:
+            if found in self._untold:
+                self._untold.remove(found)
             raise found.with_traceback(None)  # it is kept: without this, it would grow with each call
         raise opens_no(self._session.card.profile, self._which, role)
 

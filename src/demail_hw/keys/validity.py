@@ -3,13 +3,13 @@
 import datetime
 import enum
 import logging
-from typing import Self
 
 from cryptography import x509
 
 from demail_hw.identity import Identity
+from demail_hw.keys.card_bound import CardBound
 
-__all__ = ["Validity", "ValidityWatch", "doubt", "validity_of"]
+__all__ = ["Validity", "ValidityWatch", "doubt", "validity_of", "warn_once"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,21 +48,23 @@ class ValidityWatch:
     ``told``: the warnings that there were; those who share it warn once together.
     """
 
-    __slots__ = ("_certificate", "_name", "told")
+    __slots__ = ("_certificate", "_name", "_told")
 
     def __init__(self, certificate: x509.Certificate, label: str, told: list[str] | None = None) -> None:
         self._certificate = certificate
         self._name = f"certificate of the {label}"
-        self.told: list[str] = [] if told is None else told
-
-    @classmethod
-    def of(cls, identity: Identity) -> Self:
-        """For whoever signs with any identity: a card's key looks itself, one in a file does not."""
-        return cls(identity.certificate, identity.label, identity.told)
+        self._told: list[str] = [] if told is None else told
 
     def look(self) -> None:
         """Warn, if there is something new."""
         found = doubt(self._certificate, self._name)
-        if found and found not in self.told:
-            self.told.append(found)
+        if found and found not in self._told:
+            self._told.append(found)
             _LOG.warning("%s Whoever checks what is signed with it may reject that.", found)
+
+
+def warn_once(identity: Identity) -> None:
+    """For whoever signs with any identity: a card's key looks itself, one in a file does not."""
+    if not isinstance(identity.private_key, CardBound):
+        told = identity._told  # noqa: SLF001  kept there for this alone
+        ValidityWatch(identity.certificate, identity.label, told).look()

@@ -22,6 +22,8 @@ _PROVEN_REFUSALS: Final = frozenset({0x64, *range(0x67, 0x6F)})
 
 Warnings, 65xx, 66xx, 6Fxx and what is no status word at all leave open what the card did."""
 
+_VERIFY: Final = 0x20
+
 _ERRORS: Final[dict[int, type[CardError]]] = {
     StatusWord.FILE_OR_APPLICATION_NOT_FOUND: FileNotFound,
     StatusWord.RECORD_NOT_FOUND: FileNotFound,
@@ -56,7 +58,7 @@ def _refusal(status: int, command: CommandApdu) -> CardError:
 
 
 def check_pin_answer(response: ResponseApdu, command: CommandApdu, name: str) -> None:
-    """Success of a command that carried the PIN of this name (ISO 7816-4, 11.5; 6985 is TCOS' NullPIN).
+    """Success of a command that carried the PIN of this name (ISO 7816-4, 11.5; 6985 to VERIFY is TCOS' NullPIN).
 
     Errors: :class:`~demail_hw.errors.PinIncorrect`, :class:`~demail_hw.errors.PinBlocked`,
     :class:`~demail_hw.errors.PinNotInitialized`, or another :class:`~demail_hw.errors.CardError`.
@@ -72,7 +74,7 @@ def check_pin_answer(response: ResponseApdu, command: CommandApdu, name: str) ->
             status=status,
             command=command.name,
         )
-    if status == StatusWord.CONDITIONS_OF_USE_NOT_SATISFIED:
+    if status == StatusWord.CONDITIONS_OF_USE_NOT_SATISFIED and command.ins == _VERIFY:
         raise PinNotInitialized(f"The PIN {name} still is the card's NullPIN.", status=status, command=command.name)
     if status != _NORMAL_PROCESSING:  # 61xx is no success here: VERIFY has no data to give
         raise _refusal(status, command)

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from demail_hw.errors import AlgorithmNotSupported, CertificateError, Layer
 from demail_hw.identity import Identity
-from demail_hw.keys.validity import ValidityWatch
+from demail_hw.keys.validity import warn_once
 from demail_hw.tls.openssl.attach import AttachedKey, attach_key
 from demail_hw.tls.policy import TlsProfile, is_good_for_tls13, signature_schemes
 from demail_hw.tls.sockets import KeySslObject, KeySslSocket
@@ -79,7 +79,7 @@ def _attach(context: ssl.SSLContext, identity: Identity) -> AttachedKey:
     if limit:
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         attached.one_version = _no_tls13
-    ValidityWatch.of(identity).look()
+    warn_once(identity)
     context.sslsocket_class = KeySslSocket
     context.sslobject_class = KeySslObject
     return attached

@@ -9,7 +9,7 @@ from typing import NoReturn
 import pytest
 
 from demail_hw.card_manager.manager import CardManager
-from demail_hw.card_manager.pin_states import describe
+from demail_hw.card_manager.pin_states import describe, remembered
 from demail_hw.card_manager.pins import PinManager
 from demail_hw.errors import (
     CardError,
@@ -548,6 +548,39 @@ def test_status_says_all_that_is_not_known_and_how_to_verify_it_where_the_card_h
         f"How the attempt to unblock it {ended} either. How the attempt to change it {ended} either."
     )
     assert "demail-hw pin verify URI --keep 0" in report.next_step
+
+
+@pytest.mark.parametrize("state", [PinState.UNREADABLE, PinState.VERIFIED, PinState.READY])
+def test_status_says_the_tries_that_are_known_after_a_refusal_was_cleared(state: PinState) -> None:
+    """Where the card says them itself, what it said before is past."""
+    record = PinRecord(
+        PinRecordState.CLEARED, PinOperation.VERIFY, datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC), 2
+    )
+    statuses = {pin: PinStatus(state, 3 if state is PinState.READY else None) for pin in NETKEY3.pins}
+    report = describe(NETKEY3.pin(GLOBAL), statuses, record, PinRemedies())
+    if state is PinState.READY:
+        assert (report.sentence, report.next_step) == ("3 tries are left.", "")
+    else:
+        assert report.sentence.endswith(" As far as is known 2 tries are left.")
+        assert "demail-hw pin verify URI --keep 1" in report.next_step
+
+
+def test_after_a_change_that_the_card_refused_no_script_begins_another_until_it_is_cleared() -> None:
+    card, ledger = Watched(open_card("netkey3")), MemoryPinLedger()
+    card.refused = CHANGE
+    with managing(card, ledger) as pins:
+        with pytest.raises(CardError, match="CHANGE"):
+            pins.change(GLOBAL, source(OLD), source(NEW))
+        pins.check(GLOBAL)
+        for act in (pins.check_changing, lambda name: pins.change(name, source(OLD), source(NEW))):
+            with pytest.raises(PinRefused, match="and then refused to change it"):
+                act(GLOBAL)
+        assert card.secrets == [VERIFY, CHANGE]
+        assert not pins.report()[0].next_step
+        cleared = pins.clear(GLOBAL)
+        assert cleared is not None
+        assert "and then refused what was to be done with it" in remembered(cleared)
+        pins.check_changing(GLOBAL)
 
 
 def test_an_interrupted_unblocking_of_a_pin_that_was_not_blocked_proves_nothing_by_its_tries() -> None:

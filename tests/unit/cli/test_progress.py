@@ -80,6 +80,26 @@ def test_what_somebody_waited_before_counts_too(monkeypatch: pytest.MonkeyPatch)
     assert "50%" in terminal.getvalue()
 
 
+def test_who_types_a_pin_first_is_not_kept_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a beginning of its own, it begins with the first step."""
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setattr(module, "time", clock := Clock())
+    with progress("written", 4) as step:
+        clock.now += HOUR
+        step(1)
+        assert terminal.getvalue() == ""
+        clock.now += HOUR
+        step(1)
+    assert "50%" in terminal.getvalue()
+
+
+class Clock:
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 def test_an_item_is_done_when_the_next_one_is_asked_for() -> None:
     done: list[int] = []
     assert [(item, sum(done)) for item in counted("abc", done.append)] == [("a", 0), ("b", 1), ("c", 2)]
@@ -180,6 +200,10 @@ def test_nothing_is_said_while_a_person_is_asked(monkeypatch: pytest.MonkeyPatch
             for quiet in (asking(), progress("a bar of its own", 1)):
                 with quiet:
                     assert threading.active_count() == before
+                    with asking():
+                        pass
+                    assert threading.active_count() == before, "it goes on inside the question, or the bar"
+                assert threading.active_count() == before + 1
             monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.0)
             with asking():
                 pass

@@ -262,6 +262,12 @@ def test_the_same_card_answers_the_same(path: pathlib.Path, capsys: pytest.Captu
     assert capsys.readouterr().out == f"{count} commands sent, 0 differences, 0 not sent\n"
 
 
+AFTER_DIFFERENCES = (
+    "If the card is another one, or was changed, record it anew: demail-hw --trace FILE COMMAND. If not, see what "
+    "was sent before those lines: demail-hw trace show."
+)
+
+
 def test_another_card_answers_otherwise(path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     path.write_text(f"{TEXT.splitlines()[2]}\n> 00a4000c023f00\n< aa 9000\n> 0020008106************\n<  9000\n")
     second = path.with_name("second")
@@ -272,6 +278,7 @@ def test_another_card_answers_otherwise(path: pathlib.Path, capsys: pytest.Captu
         "      trace: aa9000",
         "      card:  9000",
         "1 commands sent, 1 differences, 1 not sent",
+        AFTER_DIFFERENCES,
     ]
     assert [entry.response for entry in Trace.parse(second.read_text()).entries] == ["9000"]
 

@@ -314,6 +314,76 @@ def test_a_refusal_for_another_reason_does_not_forget_the_hidden_tries() -> None
         bench.verify(guard(RIGHT, ledger, attended=True))
 
 
+@pytest.mark.parametrize("status", ["6f00", "6300", "6200", "6581"])
+def test_an_answer_that_proves_nothing_may_have_cost_one_of_the_hidden_tries(status: str) -> None:
+    bench, ledger = Silent(), MemoryPinLedger()
+    refuse(bench, ledger)
+
+    def lose(command: bytes) -> bytes:
+        bench.simulated.transmit(command)
+        return bytes.fromhex(status)
+
+    bench.answer = lose
+    with pytest.raises(CardError):
+        bench.verify(guard(WRONG, ledger, attended=True, kept=1))
+    with pytest.raises(PinRefused, match="1 try left as far as is known"):
+        bench.verify(guard(WRONG, ledger, attended=True, kept=1))
+    assert bench.verifies == 2
+
+
+def clear(ledger: PinLedger, bench: Bench, pin: PinSlot = GLOBAL) -> PinRecord | None:
+    return guard(None, ledger).clear(pin, deadline=bench.deadline)
+
+
+def test_to_clear_a_refusal_does_not_forget_the_hidden_tries() -> None:
+    """Else a service with a wrong PIN and a person who clears it each time would block it."""
+    bench, ledger = Silent(), MemoryPinLedger()
+    with pytest.raises(PinIncorrect):
+        bench.verify(guard(WRONG, ledger))
+    for again in (False, True):
+        assert (clear(ledger, bench) is None) is again, "there is something to forget once"
+        with pytest.raises(PinRefused, match="2 tries left as far as is known") as caught:
+            bench.verify(guard(WRONG, ledger))
+        assert "pin verify URI --keep 1" in caught.value.remedy
+    assert bench.verifies == 1
+    bench.answer = mute
+    with pytest.raises(DeadlineExceeded):
+        bench.verify(guard(RIGHT, ledger, attended=True, kept=1))
+    bench.answer = None
+    clear(ledger, bench)
+    with pytest.raises(PinRefused, match="1 try left as far as is known"):
+        bench.verify(guard(RIGHT, ledger, attended=True, kept=1))
+    bench.verify(guard(RIGHT, ledger, attended=True, kept=0))
+    bench.connection.reset(deadline=bench.deadline)
+    bench.verify(guard(RIGHT, ledger))
+
+
+def test_what_is_cleared_lets_a_counter_prove_again_that_nothing_was_lost(bench: Bench) -> None:
+    ledger = MemoryPinLedger()
+    refuse(bench, ledger)
+    bench.restore_tries()
+    clear(ledger, bench)
+    bench.answer = mute
+    with pytest.raises(DeadlineExceeded):
+        bench.verify(guard(RIGHT, ledger))
+    bench.answer = None
+    bench.verify(guard(RIGHT, ledger))
+
+
+def test_the_command_that_is_named_where_the_tries_are_hidden_is_let_through() -> None:
+    """Of a VERIFY and of an unblocking without an end, after a refusal."""
+    for act, way in ((send, "--keep 0."), (unblock, "--keep 1;")):
+        bench, ledger = Silent(), MemoryPinLedger()
+        refuse(bench, ledger)
+        bench.answer = mute if act is send else None
+        bench.other_answer = mute
+        with pytest.raises(DeadlineExceeded):
+            act(guard(None, ledger, attended=True, kept=0), bench)
+        with pytest.raises(PinRefused, match="not known") as caught:
+            act(guard(None, ledger, kept=0), bench)
+        assert f"pin verify URI {way}" in caught.value.remedy
+
+
 class Spent(Bench):
     """Somebody else spends tries while a person types."""
 
@@ -670,6 +740,7 @@ def test_buffers_reach_the_connection_uncopied(bench: Bench) -> None:
 PUK = NETKEY3.pin(PinName.PUK)
 NEW, RIGHT_PUK, WRONG_PUK = b"864209", b"12345678", b"99999999"
 PENDING, REFUSED, ACCEPTED = PinRecordState.PENDING, PinRecordState.REFUSED, PinRecordState.ACCEPTED
+DECLINED = PinRecordState.DECLINED
 
 
 def blocked_card() -> SimulatedTcosCard:
@@ -874,23 +945,67 @@ def test_a_first_pin_that_is_refused_for_another_reason_is_not_sent_again(status
 
 
 @each_of_two_steps
-@OTHER_REASONS
-def test_a_new_pin_that_the_card_does_not_take_stops_nobody_who_has_the_right_one(use: Use, status: str) -> None:
-    """It has accepted the old one, or the PUK, just before, and says that it has changed nothing."""
+@pytest.mark.parametrize("status", ["6a80", "6700", "6982", "6984", "6985", "6400", "6c02"])
+def test_what_the_card_refuses_after_the_right_pin_stops_nobody_who_has_that(use: Use, status: str) -> None:
+    """It has accepted the old one, or the PUK, just before, and says that it has changed nothing. Only some status
+    words say that it is the new one."""
     bench, ledger = Bench(use.card()), MemoryPinLedger()
     bench.other_answer = lambda command: bytes.fromhex(status)
-    for _ in range(2):
+    for attended in (False, True):
         with pytest.raises(CardError) as caught:
-            use.act(guard(None, ledger), bench)
+            use.act(guard(None, ledger, attended=attended), bench)
         assert caught.value.outcome is Outcome.REFUSED
+        assert not isinstance(caught.value, PinNotInitialized)
         assert caught.value.remedy.startswith(f"The PIN {use.asked} is right")
-        assert caught.value.remedy.endswith(f"demail-hw pin {use.operation.value} URI.")
-        assert noted(ledger)[use.asked][:2] == (ACCEPTED, PinOperation.VERIFY)
-        assert noted(ledger).keys() == {use.asked}
+        assert ("choose another new PIN" in caught.value.remedy) is (status in {"6a80", "6700"})
+        assert f"demail-hw pin {use.operation.value} URI" in caught.value.remedy
+        assert ("pin clear URI" in caught.value.remedy) is not attended
+        assert noted(ledger) == {use.asked: (DECLINED, use.noted_as(use.asked), None)}
     assert bench.sent == use.sent * 2
     right = RIGHT if use.asked == "global" else RIGHT_PUK
     bench.connection.reset(deadline=bench.deadline)
     bench.verify(guard(right, ledger), PinName(use.asked))
+
+
+@each_of_two_steps
+def test_what_the_card_refuses_after_the_right_pin_is_not_begun_again_unattended(use: Use) -> None:
+    """A card may count the uses of a PIN too."""
+    bench, ledger = Bench(use.card()), MemoryPinLedger()
+    bench.other_answer = lambda command: bytes.fromhex("6985")
+    keeper = guard(None, ledger)
+
+    def check() -> None:
+        look = keeper.check_changing if use.asked == "global" else keeper.check_unblocking
+        with bench.connection.transaction(deadline=bench.deadline):
+            look(bench.card, GLOBAL, deadline=bench.deadline)
+
+    with pytest.raises(CardError):
+        use.act(keeper, bench)
+    bench.connection.reset(deadline=bench.deadline)
+    for act in (check, functools.partial(use.act, keeper, bench)):
+        with pytest.raises(PinRefused, match=f"accepted the PIN {use.asked} at .* not tried again") as caught:
+            act()
+        assert f"at the terminal: demail-hw pin {use.operation.value} URI" in caught.value.remedy
+    assert bench.sent == use.sent
+    bench.other_answer = None
+    clear(ledger, bench, NETKEY3.pin(PinName(use.asked)))
+    use.act(keeper, bench)
+    assert accepts(bench, NEW)
+
+
+@each_of_two_steps
+def test_a_pin_that_the_card_refuses_with_the_second_command_stops_as_any_other(use: Use) -> None:
+    """Though it has accepted it just before: what it compared last counts."""
+    bench, ledger = Bench(use.card()), MemoryPinLedger()
+    bench.other_answer = lambda command: bytes.fromhex("63c2")
+    with pytest.raises(PinIncorrect):
+        use.act(guard(None, ledger), bench)
+    assert noted(ledger) == {use.asked: (REFUSED, use.noted_as(use.asked), 2)}
+    bench.connection.reset(deadline=bench.deadline)
+    right = RIGHT if use.asked == "global" else RIGHT_PUK
+    with pytest.raises(PinRefused, match="not sent again"):
+        bench.verify(guard(right, ledger, kept=0), PinName(use.asked))
+    assert bench.sent == use.sent
 
 
 def test_a_new_pin_that_the_card_does_not_take_leaves_what_was_noted_of_the_blocked_one() -> None:
@@ -900,6 +1015,26 @@ def test_a_new_pin_that_the_card_does_not_take_leaves_what_was_noted_of_the_bloc
     with pytest.raises(CardError):
         unblock(guard(None, ledger), bench)
     assert ledger.records(CARD)["global"] == before
+
+
+@each_of_two_steps
+def test_where_it_cannot_be_noted_that_the_card_refused_only_the_rest_what_is_noted_is_to_be_cleared(
+    use: Use,
+) -> None:
+    bench, ledger = Bench(use.card()), Unwritable()
+    ledger.notes = 3  # both of VERIFY, and the first of the other
+    bench.other_answer = lambda command: bytes.fromhex("6a80")
+    with pytest.raises(CardError) as caught:
+        use.act(guard(None, ledger), bench)
+    assert caught.value.remedy.startswith(f"The PIN {use.asked} is right, and nothing was changed, but the ledger")
+    ledger.notes = 5
+    for name, (state, *_) in noted(ledger).items():
+        assert state is PENDING
+        assert f"demail-hw pin clear URI{' --which puk' if name == 'puk' else ''}" in caught.value.remedy
+        clear(ledger, bench, NETKEY3.pin(PinName(name)))
+    ledger.notes, bench.other_answer = 4, None
+    use.act(guard(None, ledger), bench)
+    assert accepts(bench, NEW)
 
 
 class Telling(Bench):
@@ -1234,8 +1369,10 @@ class Unwritable(MemoryPinLedger):
                 write(records)
 
             page.write = note
-            yield page
-            page.write = write
+            try:
+                yield page
+            finally:
+                page.write = write
 
 
 @each_use
@@ -1350,6 +1487,24 @@ def test_a_verify_without_an_end_after_a_change_without_an_end_leads_back_from_t
     with pytest.raises(PinRefused, match="attempt to verify the PIN global") as caught:
         bench.verify(guard(NEW, ledger))
     assert caught.value.remedy == USES["change"].way_back
+
+
+@pytest.mark.parametrize("attended", [False, True])
+def test_which_of_two_pins_counts_is_said_before_the_last_tries_too(attended: bool) -> None:
+    """A change without an end on a card that hides its counter, a refusal, and a VERIFY without an end."""
+    bench, ledger = Silent(), MemoryPinLedger()
+    bench.other_answer = mute
+    with pytest.raises(DeadlineExceeded):
+        change(guard(None, ledger), bench)
+    refuse(bench, ledger)
+    bench.answer = mute
+    with pytest.raises(DeadlineExceeded):
+        send(guard(None, ledger, attended=True, kept=1), bench)
+    bench.answer = None
+    with pytest.raises(PinRefused, match="1 try left as far as is known") as caught:
+        bench.verify(guard(RIGHT, ledger, attended=attended))
+    assert "Verify the new PIN at the terminal: demail-hw pin verify URI --keep 0" in caught.value.remedy
+    assert "the old one counts still. Another wrong one blocks it" in caught.value.remedy
 
 
 def verify_puk(bench: Bench, ledger: PinLedger) -> None:
