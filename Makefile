@@ -29,6 +29,7 @@ check: $(stamp)  ## style, types, the law of the layers, unit tests: under a min
 	$(bin)/ruff format --check
 	$(bin)/mypy
 	$(bin)/mypy scripts
+	$(bin)/mypy benchmarks
 	$(bin)/lint-imports
 	$(bin)/pytest -q -n 2 --dist worksteal tests/unit -m '$(MARKS)'
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks import floor, signing, tls, wire_delay
+from benchmarks import floor, kernel_guest, signing, tls, wire_delay
 from benchmarks.instructions import count_instructions
 from benchmarks.peer import one_cpu, running_peer
 from benchmarks.report import machine, verdicts
@@ -20,6 +20,7 @@ def main() -> int:
     with running_peer() as peer:
         delayed, reconnected = wire_delay.measure(peer), wire_delay.reconnect(peer)
     _show(wire_delay.report(delayed, reconnected))
+    _show(kernel_guest.report(kernel_guest.measure(wire_delay.ROUND_TRIPS)))
     handshakes = tls.measure()
     _show(tls.report(handshakes))
     targets = [

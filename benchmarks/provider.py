@@ -16,6 +16,7 @@ from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.provider import TcosKeyProvider
 from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
+from demail_hw.polling import pause
 from demail_hw.transaction_lock import TransactionLock
 from demail_hw_drivers.usbip_client import connect
 from demail_hw_simulators.card.personalities import netkey3
@@ -100,4 +101,4 @@ def _usb_ip(peer: Peer) -> Iterator[MeasuredProvider]:
 
 
 def _reader(transport: UsbTransport) -> CcidReader:
-    return CcidReader(transport, lock=TransactionLock(), grace=_deadline)
+    return CcidReader(transport, lock=TransactionLock(), grace=_deadline, pause=pause)

@@ -6,7 +6,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from demail_hw.ccid.reader import CcidReader
@@ -33,6 +33,7 @@ from demail_hw.usbip.binding import (
     RetryLimits,
 )
 from demail_hw_drivers.ccid_reader import reader_over
+from demail_hw_drivers.tcp import StopFlag
 from demail_hw_drivers.usbip_transport import UsbIpTransport
 
 __all__ = ["Binding", "BindingStatus", "failure_of"]
@@ -40,6 +41,9 @@ __all__ = ["Binding", "BindingStatus", "failure_of"]
 _ATTEMPT_SECONDS: Final = 10.0
 _HEARTBEAT_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 1.0
+_DEAF_SECONDS: Final = 10.0
+"""A reader that heeds no ABORT for so long is imported anew: not sooner, because that takes the power from a card,
+which may still be at work."""
 _MENDED_BY_TIME: Final = (DeadlineExceeded, ProtocolViolation, TransferStalled)
 _KINDS: Final = (DeviceBusy, DeviceNotFound, ServerRefused)
 
@@ -67,14 +71,15 @@ class Binding:
     """Holds one device, and attaches to it anew whenever it was lost. Safe for several threads.
 
     It has no thread of its own: who needs the reader attaches, and one attempt at a time is made; :meth:`keep` does
-    so all the time, for a program that gives it a thread. ``connect``: attaches, until a deadline. ``is_off``: the
+    so all the time, for a program that gives it a thread. ``connect``: attaches, until a deadline, or until the flag
+    is set because nobody wants the device any more. ``is_off``: the
     switch, which is looked at whenever the reader is needed.
     """
 
     def __init__(
         self,
         name: str,
-        connect: Callable[[Deadline], UsbIpTransport],
+        connect: Callable[[Deadline, StopFlag], UsbIpTransport],
         *,
         limits: RetryLimits | None = None,
         enabled: bool = True,
@@ -88,6 +93,7 @@ class Binding:
         # Held in a transport's turn when that one dies: nothing is asked of a transport while it is held.
         self._changed = threading.Condition()
         self._attachment: _Attachment | None = None
+        self._attempting: StopFlag | None = None
         self._enabled = enabled
         self._switched_off = False
         self._closed = False
@@ -144,6 +150,24 @@ class Binding:
         with self._changed:
             return self._attachment is not None and self._attachment.reader is reader
 
+    @contextlib.contextmanager
+    def abandons_deaf(self, reader: CcidReader) -> Iterator[None]:
+        """Whatever is asked of the reader in the ``with`` block: if it has heeded no ABORT for 10 seconds it is let
+        go, and the import that comes next resets it. How long the caller would wait is no matter."""
+        try:
+            yield
+        except HardwareError as error:
+            if reader.unheeded_seconds >= _DEAF_SECONDS:
+                self._abandon(reader, error.message.rstrip("."))
+            raise
+
+    def _abandon(self, reader: CcidReader, reason: str) -> None:
+        with self._changed:
+            held = self._attachment
+        if held is not None and held.reader is reader:
+            self._lose(held, reason)
+            held.transport.close()
+
     def enable(self) -> None:
         """Switch on in this process, also after it was given up."""
         with self._changed:
@@ -160,6 +184,8 @@ class Binding:
         with self._changed:
             self._tell(self._machine.disable(time.monotonic(), reason))
             held, self._attachment = self._attachment, None
+            if self._attempting is not None:
+                self._attempting.set()
         if held is not None:
             held.reader.close()
 
@@ -239,8 +265,24 @@ class Binding:
             self._hold(number, held)
 
     def _attach(self, deadline: Deadline) -> _Attachment:
-        transport = self._connect(deadline)
+        with self._stoppable() as stop:
+            transport = self._connect(deadline, stop)
         return _Attachment(transport, reader_over(transport))
+
+    @contextlib.contextmanager
+    def _stoppable(self) -> Iterator[StopFlag]:
+        """What ends the attempt in the ``with`` block when the device is let go; set if it was already."""
+        with StopFlag() as stop:
+            with self._changed:
+                self._attempting = stop
+                if self._machine.state is BindingState.OFF:
+                    stop.set()
+            try:
+                yield stop
+            finally:
+                with self._changed:
+                    if self._attempting is stop:  # not that of another, after it was switched on again
+                        self._attempting = None
 
     def _hold(self, attempt: int, held: _Attachment) -> None:
         with self._changed:
@@ -262,8 +304,10 @@ class Binding:
     def _fail(self, attempt: int, error: HardwareError | None, reason: str) -> None:
         kind = Failure.TRANSIENT if error is None else failure_of(error)
         with self._changed:
-            self._error = error
-            self._tell(self._machine.failed(time.monotonic(), attempt, kind, reason))
+            event = self._machine.failed(time.monotonic(), attempt, kind, reason)
+            if event is not None:  # an attempt that was called off says nothing of the one that goes on
+                self._error = error
+            self._tell(event)
 
     def _cut_short(self, attempt: int, error: HardwareError) -> None:
         """By the caller's own deadline: what an attempt before met says more, and this is no failure."""
@@ -287,13 +331,15 @@ class Binding:
         held.transport.watch_end(deadline=now + _LOOK_SECONDS)
         if now < beat + _HEARTBEAT_SECONDS:
             return beat
-        held.reader.card_present(deadline=now + _HEARTBEAT_SECONDS)
+        with self.abandons_deaf(held.reader):
+            held.reader.card_present(deadline=now + _HEARTBEAT_SECONDS)
         return now
 
     def _refusal(self) -> HardwareError:
         status, error = self.status, self._error
         tried = f" after {_times(status.failures)}" if status.failures else ""
-        text = f"The state of the binding {self._name!r} is {status.state.value}, for {status.seconds:.1f} s{tried}"
+        since = "" if status.state is BindingState.OFF else f", for {status.seconds:.1f} s{tried}"
+        text = f"The state of the binding {self._name!r} is {status.state.value}{since}"
         text = f"{text}: {status.reason}" if status.reason else f"{text}."
         if status.state is BindingState.OFF:
             return TransportError(text, transient=False, remedy=self._off_remedy())

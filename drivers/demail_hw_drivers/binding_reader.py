@@ -25,8 +25,9 @@ class BindingReader:
     """The slot of a bound reader; a :class:`~demail_hw.interfaces.Reader`.
 
     What it is asked itself is asked again of the reader that comes back, until the deadline: nothing of it reaches a
-    card that could mind. A card's connection is not healed: its command fails with the outcome that is known, and
-    :meth:`connect` gives a new one, of a card that was reset.
+    card that could mind. A reader that does not heed an ABORT is let go, and comes back reset. A card's connection is
+    not healed: its command fails with the outcome that is known, and :meth:`connect` gives a new one, of a card that
+    was reset.
     """
 
     def __init__(self, binding: Binding) -> None:
@@ -74,7 +75,8 @@ class BindingReader:
             asked = self._last
             assert asked is not None
             try:
-                return question(asked)
+                with self._binding.abandons_deaf(asked):
+                    return question(asked)
             except DeviceLost:
                 if self._binding.holds(asked):
                     raise  # it is there, and says no: as to a process that did not open it
@@ -102,10 +104,16 @@ class BindingReaders:
         return reader
 
     def find(self, address: Address, *, timeouts: Timeouts) -> Sequence[ReaderInfo]:  # noqa: ARG002  nobody is asked
-        """The bindings of the configuration that the address can mean; no server is asked."""
-        bindings = load_configuration().bindings
-        names = sorted(bindings) if not address.selector else [name for name in bindings if name == address.selector]
-        return [_info(name, bindings[name]) for name in names if bindings[name].mode is BindingMode.USER]
+        """The bindings of the configuration that the address can mean; no server is asked.
+
+        Errors: :class:`~demail_hw.errors.ConfigurationError` for a name that can never be opened.
+        """
+        configuration = load_configuration()
+        if name := address.selector:
+            _require_user(name, configuration.binding(name))
+            return [_info(name, configuration.binding(name))]
+        bindings = sorted(configuration.bindings.items())
+        return [_info(name, config) for name, config in bindings if config.mode is BindingMode.USER]
 
 
 def bind(name: str, config: BindingConfig, *, switch: BindingSwitch | None = None) -> Binding:
@@ -113,20 +121,24 @@ def bind(name: str, config: BindingConfig, *, switch: BindingSwitch | None = Non
 
     Errors: :class:`~demail_hw.errors.ConfigurationError` for one that the kernel is to attach.
     """
+    _require_user(name, config)
+    used = switch or BindingSwitch(state_directory())
+    serials = SerialMemory()
+    return Binding(
+        name,
+        lambda deadline, stop: connect(config.address_of(name), deadline=deadline, serials=serials, stop=stop),
+        limits=config.retry,
+        enabled=config.enabled,
+        is_off=lambda: used.is_off(name),
+    )
+
+
+def _require_user(name: str, config: BindingConfig) -> None:
     if config.mode is BindingMode.KERNEL:
         raise ConfigurationError(
             f"The binding {name!r} is the kernel's: its reader is one of this machine.",
             remedy='Attach it with demail-hw attach and use pcsc:, or write mode = "user".',
         )
-    used = switch or BindingSwitch(state_directory())
-    serials = SerialMemory()
-    return Binding(
-        name,
-        lambda deadline: connect(config.address_of(name), deadline=deadline, serials=serials),
-        limits=config.retry,
-        enabled=config.enabled,
-        is_off=lambda: used.is_off(name),
-    )
 
 
 def _info(name: str, config: BindingConfig) -> ReaderInfo:

@@ -28,8 +28,9 @@ from demail_hw_drivers.libusb_device import LibusbDevice
 from demail_hw_drivers.libusb_holder import UsbPlace, busy
 from demail_hw_drivers.libusb_library import libusb_errors, load_libusb
 from demail_hw_drivers.libusb_transport import DeviceTransport
+from demail_hw_drivers.usb_selector import require_usb_selector
 
-__all__ = ["LibusbReaders", "claim", "connect"]
+__all__ = ["LibusbReaders", "check_address", "claim", "connect"]
 
 _STALE_SECONDS: Final = 0.05
 _VENDOR_INTERFACE_CLASS: Final = 0xFF
@@ -60,7 +61,7 @@ class LibusbReaders:
 
     in_process: Final = False
     can_share: Final = False
-    parameters: Final[frozenset[str]] = frozenset()
+    parameters: Final[frozenset[str]] = frozenset({"interface"})
 
     def __init__(self) -> None:
         self._usb1 = load_libusb()
@@ -71,7 +72,7 @@ class LibusbReaders:
 
     def find(self, address: Address, *, timeouts: Timeouts) -> Sequence[ReaderInfo]:  # noqa: ARG002  the seam's
         """The readers that the address can mean. None is claimed, so that nobody knows of their cards."""
-        _check(address)
+        check_address(address)
         with contextlib.closing(_open_context(self._usb1)) as context:
             return [_info(address, found) for found in _plugged_in(self._usb1, context) if _can_mean(address, found)]
 
@@ -90,6 +91,7 @@ def connect(address: Address, *, deadline: Deadline) -> DeviceTransport:
         device.product or None,
         place.bus_id,
         descriptor.device_version,
+        device.interface.number,
     )
     transport = DeviceTransport(device, device.interface, identity, device.close)
     try:
@@ -111,24 +113,24 @@ def claim(address: Address) -> LibusbDevice:
 
 
 def _claim(address: Address) -> tuple[LibusbDevice, UsbPlace]:
-    _check(address)
+    check_address(address)
     usb1 = load_libusb()
     context = _open_context(usb1)
     try:
         found = _choose(address, list(_plugged_in(usb1, context)))
         # From here on the context is the device's, which closes it.
-        return _claim_found(usb1, context, found), found.place
+        return _claim_found(usb1, context, found, address.interface), found.place
     except BaseException:
         context.close()
         raise
 
 
-def _claim_found(usb1: Any, context: Any, found: _Found) -> LibusbDevice:
+def _claim_found(usb1: Any, context: Any, found: _Found, interface: int | None) -> LibusbDevice:
     with libusb_errors(usb1, f"{found.place.bus_id}, {found.ids}"):
         try:
-            return LibusbDevice(usb1, context, found.device)
+            return LibusbDevice(usb1, context, found.device, interface)
         except usb1.USBErrorBusy as error:
-            raise busy(found.place, found.interface) from error
+            raise busy(found.place, found.interface if interface is None else interface) from error
 
 
 def _open_context(usb1: Any) -> Any:
@@ -136,17 +138,15 @@ def _open_context(usb1: Any) -> Any:
         return usb1.USBContext().open()
 
 
-def _check(address: Address) -> None:
+def check_address(address: Address) -> None:
+    """Can it mean a device on this machine's USB? :class:`~demail_hw.errors.ConfigurationError` if not; nobody is
+    asked."""
     if address.host:
         raise ConfigurationError(
             f"{str(address)!r} names a host, but these readers are here.",
             remedy="Write libusb:SELECTOR without //; a reader of another machine is usbip://HOST/.",
         )
-    selectors = (address.serial, address.vendor_product, address.bus_id)
-    if address.selector and not any(selector is not None for selector in selectors):
-        raise ConfigurationError(
-            f"{address.selector!r} names no USB device.", remedy="Use serial=..., VID:PID, a bus id, or nothing."
-        )
+    require_usb_selector(address)
 
 
 def _plugged_in(usb1: Any, context: Any) -> Iterator[_Found]:

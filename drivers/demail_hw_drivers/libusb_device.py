@@ -49,7 +49,7 @@ _UNKNOWN_STATUS: Final = UrbStatus.EPROTO
 
 class LibusbDevice:
     """An :class:`~demail_hw.interfaces.ExportedDevice`. ``context`` and ``device``: of the module ``usb1``, open from
-    here on until :meth:`close`, with its CCID interface claimed.
+    here on until :meth:`close`, with its first CCID interface claimed, or the one of the number ``interface``.
 
     One thread handles libusb's events; transfers complete in it. They have no time limit of their own: whoever waits
     has a deadline, and cancels. What is pending is cancelled and waited for before the device is closed.
@@ -57,7 +57,7 @@ class LibusbDevice:
     ``usb1.USBError`` leaves the constructor: who opens knows what that means.
     """
 
-    def __init__(self, usb1: Any, context: Any, device: Any) -> None:
+    def __init__(self, usb1: Any, context: Any, device: Any, interface: int | None = None) -> None:
         self._usb1 = usb1
         self._context = context
         self._statuses: Mapping[int, int] = {
@@ -74,7 +74,7 @@ class LibusbDevice:
         self._speed = int(device.getDeviceSpeed())
         self._handle = device.open()
         try:
-            self._read_descriptors()
+            self._read_descriptors(interface)
             self._handle.claimInterface(self._interface.number)
         except BaseException:
             self._handle.close()
@@ -268,13 +268,13 @@ class LibusbDevice:
             return TransferResult(error_status(error.value))
         return TransferResult(UrbStatus.OK)
 
-    def _read_descriptors(self) -> None:
+    def _read_descriptors(self, interface: int | None) -> None:
         self._device_descriptor = self._descriptor(DescriptorType.DEVICE, DEVICE_DESCRIPTOR_SIZE)
         head = self._descriptor(DescriptorType.CONFIGURATION, CONFIGURATION_HEADER_SIZE)
         whole = self._descriptor(DescriptorType.CONFIGURATION, configuration_total_length(head))
         self._configuration_descriptor = whole
         self._configuration = ConfigurationDescriptor.decode(whole).value
-        self._interface = find_ccid_interface(whole)
+        self._interface = find_ccid_interface(whole, interface)
         device = DeviceDescriptor.decode(self._device_descriptor)
         self._serial = read_string(self._usb1, self._handle, device.serial_index)
         self._product = read_string(self._usb1, self._handle, device.product_index)

@@ -27,6 +27,9 @@ from demail_hw_drivers.serial_ccid_port import SerialCcidPort
 
 __all__ = ["SerialReaders"]
 
+_NO_DESCRIPTION: Final = "n/a"
+"""What pyserial says of a port that it knows nothing of."""
+
 
 class SerialReaders:
     """The driver of ``serial:`` (:class:`~demail_hw.interfaces.ReaderDriver`).
@@ -85,4 +88,5 @@ def _url(address: Address) -> str:
 
 def _port_info(address: Address, port: Any) -> ReaderInfo:
     where = dataclasses.replace(address, selector=port.device)
-    return ReaderInfo(str(where), f"serial port, not asked ({port.description})", None, card=None, in_use=None)
+    known = "" if port.description in (None, "", _NO_DESCRIPTION) else f" ({port.description})"
+    return ReaderInfo(str(where), f"serial port, not asked{known}", None, card=None, in_use=None)

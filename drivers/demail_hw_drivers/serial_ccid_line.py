@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import importlib
+import os
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -125,5 +126,13 @@ def _cannot_open(url: str, error: OSError) -> HardwareError:
             remedy="End it: pcscd, if a reader of /etc/reader.conf.d names the device, or a terminal program.",
         )
     return DeviceNotFound(
-        f"The serial line {url} cannot be opened: {error}.", remedy="Check its address, and that the COM server runs."
+        f"The serial line {url} cannot be opened: {_reason(error)}.",
+        remedy="Check its address, and that the COM server runs.",
     )
+
+
+def _reason(error: OSError) -> str:
+    """The system's word: pyserial puts a number and brackets round it."""
+    first = (error.errno, *getattr(error.__context__, "args", ()))
+    number = next((each for each in first if isinstance(each, int)), None)
+    return str(error) if number is None else os.strerror(number)

@@ -1,18 +1,20 @@
 """TCP connections that notice a dead peer, for both ends of USB/IP, and waits that end at a deadline."""
 
 import contextlib
+import errno
 import os
 import select
 import socket
 import struct
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Self, TypeAlias
 
+from demail_hw.address import netloc
 from demail_hw.errors import DeadlineExceeded, Outcome
 from demail_hw.interfaces import Buffer, Buffers, Deadline
 
-__all__ = ["Wire", "open_connection", "peer_answers", "rest_of", "timeval", "tune"]
+__all__ = ["StopFlag", "Wire", "open_connection", "peer_answers", "rest_of", "send_some", "timeval", "tune"]
 
 KEEPALIVE_IDLE: Final = 10
 KEEPALIVE_INTERVAL: Final = 1
@@ -30,8 +32,11 @@ _OPTIONS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS),
 )
 
+_SocketAddress: TypeAlias = tuple[str | int, ...] | tuple[int, bytes]
+_CONNECTING: Final = frozenset({errno.EINPROGRESS, errno.EALREADY})
 _RECEIVE_SIZE: Final = 1 << 12
-_FIRST_WAIT: Final = 0.005
+_IOV_MAX: Final = 1024
+"""More buffers than these no kernel of ours takes in one call (Linux, UIO_MAXIOV)."""
 _LONGEST_POLL: Final = 3600.0
 """Well below what fits into the 31 bits of milliseconds that poll takes."""
 _TIMEVAL = struct.Struct("@ll")
@@ -45,6 +50,42 @@ _PROBE_SECONDS: Final = 2.5
 _LOOK_MS: Final = 20
 _CLOCK_TICK: Final = 0.01
 """The kernel counts ACKs in its own ticks: one of this age may have come before."""
+
+
+class StopFlag:
+    """Says stop to one that waits for descriptors; may be set in a signal handler or any thread."""
+
+    def __init__(self) -> None:
+        self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        """Readable once it was set."""
+        return self._descriptor
+
+    def set(self) -> None:
+        """Stop."""
+        os.eventfd_write(self._descriptor, 1)
+
+    def wait(self, seconds: float) -> bool:
+        """True as soon as it is set, False after the time."""
+        poller = select.poll()
+        poller.register(self, select.POLLIN)
+        return bool(poller.poll(max(0.0, seconds) * _MILLISECONDS))
+
+    def check(self) -> None:
+        """Raise the ``OSError`` of what was called off, if it is set."""
+        if self.wait(0.0):
+            raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+
+    def close(self) -> None:
+        """Let the descriptor go."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
 
 def tune(sock: socket.socket) -> None:
@@ -75,13 +116,13 @@ def peer_answers(sock: socket.socket) -> bool:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
 
 
-def open_connection(host: str, port: int, *, deadline: Deadline) -> socket.socket:
+def open_connection(host: str, port: int, *, deadline: Deadline, stop: StopFlag | None = None) -> socket.socket:
     """A tuned connection to the first address of ``host`` that answers.
 
     One that says nothing has its share of the time, so that the next has its turn.
 
-    Errors: :class:`~demail_hw.errors.DeadlineExceeded`, or the ``OSError`` of the last address. The look-up of
-    the name has no deadline of ours: that is the resolver's.
+    Errors: :class:`~demail_hw.errors.DeadlineExceeded`, or the ``OSError`` of the last address; of ``stop`` if that
+    is set. The look-up of the name has no deadline of ours: that is the resolver's.
     """
     failure: OSError | None = None
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -92,10 +133,11 @@ def open_connection(host: str, port: int, *, deadline: Deadline) -> socket.socke
         sock = socket.socket(family, kind, protocol)
         try:
             tune(sock)
-            sock.settimeout(left / shares)
-            sock.connect(address)
+            _connect(sock, address, deadline - left + left / shares, stop)
         except OSError as error:
             sock.close()
+            if error.errno == errno.ECANCELED:
+                raise
             failure = error
         except BaseException:
             sock.close()
@@ -105,8 +147,21 @@ def open_connection(host: str, port: int, *, deadline: Deadline) -> socket.socke
     if time.monotonic() < deadline:
         raise failure or OSError(f"{host} has no address")
     raise DeadlineExceeded(
-        f"{host}:{port} did not answer in time.", outcome=Outcome.NOT_SENT, transient=True
+        f"{netloc(host, port)} did not answer in time.", outcome=Outcome.NOT_SENT, transient=True
     ) from failure
+
+
+def _connect(sock: socket.socket, address: _SocketAddress, deadline: Deadline, stop: StopFlag | None) -> None:
+    """Errors: ``OSError``; ``TimeoutError`` at the deadline."""
+    sock.setblocking(False)
+    watched = [(sock.fileno(), select.POLLOUT), *([] if stop is None else [(stop.fileno(), select.POLLIN)])]
+    while (status := sock.connect_ex(address)) in _CONNECTING:
+        if not _wait(deadline, *watched):
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        if stop is not None:
+            stop.check()
+    if status:
+        raise OSError(status, os.strerror(status))
 
 
 def timeval(seconds: float) -> bytes:
@@ -126,6 +181,11 @@ def rest_of(buffers: Buffers, sent: int) -> Sequence[Buffer]:
     return rest
 
 
+def send_some(sock: socket.socket, buffers: Buffers, flags: int = 0) -> int:
+    """Send a gather list in one call: the bytes that left. A list of very many buffers is begun."""
+    return sock.sendmsg(buffers if len(buffers) <= _IOV_MAX else buffers[:_IOV_MAX], (), flags)
+
+
 def _wait(deadline: Deadline, *waited_for: tuple[socket.socket | int, int]) -> bool:
     """Wait until a socket or descriptor is ready for its events. False if the time was over before; True does not
     say that one is."""
@@ -140,20 +200,22 @@ def _wait(deadline: Deadline, *waited_for: tuple[socket.socket | int, int]) -> b
 
 
 class Wire:
-    """A connected socket whose waits end at deadlines, at the price of one system call for each send, and for each
-    receive of an answer that is quick.
+    """A connected socket whose waits end at deadlines, at the price of one system call for each send and of two for
+    each receive. One thread at a time receives. Methods raise ``OSError``.
 
-    Python's own socket timeouts poll before every call. Here the kernel limits the first wait for an answer
-    (SO_RCVTIMEO), and only a longer one polls. It has to: a receive that a signal interrupts begins its wait anew,
-    so that a program with a timer would never see its deadline. Methods raise ``OSError``.
+    Python's own socket timeouts would poll before every send too. And no wait is left to the socket (SO_RCVTIMEO):
+    Python begins a receive that a signal interrupts anew with all of its time (PEP 475), so that a program with a
+    quick timer would never see its deadline. Of a poll it takes the rest.
     """
 
-    __slots__ = ("_sock", "_wake", "bytes_in", "bytes_out", "last_wait", "sends")
+    __slots__ = ("_poller", "_sock", "_stop", "_wake", "bytes_in", "bytes_out", "last_wait", "sends")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.settimeout(None)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(_FIRST_WAIT))
         self._sock = sock
+        self._poller = select.poll()
+        self._poller.register(sock, select.POLLIN)
+        self._stop: StopFlag | None = None
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.last_wait = 0.0
         self.sends = 0
@@ -170,7 +232,7 @@ class Wire:
         """Send without waiting: the bytes that left."""
         self.sends += 1
         try:
-            sent = self._sock.sendmsg(buffers, (), socket.MSG_DONTWAIT)
+            sent = send_some(self._sock, buffers, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return 0
         self.bytes_out += sent
@@ -183,23 +245,26 @@ class Wire:
             buffers = rest_of(buffers, self.send_now(buffers))
         return True
 
+    def heed(self, stop: StopFlag | None) -> None:
+        """From now on :meth:`receive` ends as soon as this is set, with an ``OSError`` (ECANCELED); ``None``: nothing
+        ends it any more."""
+        if self._stop is not None:
+            self._poller.unregister(self._stop)
+        if stop is not None:
+            self._poller.register(stop, select.POLLIN)
+        self._stop = stop
+
     def receive(self, *, deadline: Deadline) -> bytes | None:
         """What comes next: empty if the peer closed, ``None`` if the time is over."""
         self.last_wait = now = time.monotonic()
-        if deadline - now < _FIRST_WAIT:
-            return self._receive_late(deadline)
-        try:
-            data = self._sock.recv(_RECEIVE_SIZE)
-        except BlockingIOError:
-            return self._receive_late(deadline)
-        self.bytes_in += len(data)
-        return data
-
-    def _receive_late(self, deadline: Deadline) -> bytes | None:
-        while _wait(deadline, (self._sock, select.POLLIN)):
+        while (left := deadline - now) > 0:
+            self._poller.poll(min(left, _LONGEST_POLL) * _MILLISECONDS)
+            if self._stop is not None:
+                self._stop.check()
             data = Wire.receive_now(self)  # the socket's own bytes, whatever a subclass makes of them
             if data is not None:
                 return data
+            now = time.monotonic()
         return None
 
     def receive_now(self) -> bytes | None:

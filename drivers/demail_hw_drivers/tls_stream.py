@@ -8,11 +8,13 @@ behind where poll would not see it.
 import contextlib
 import hashlib
 import os
+import re
 import socket
 import ssl
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NamedTuple, NoReturn, Self
 
 from demail_hw.errors import ConfigurationError, HardwareError, Layer, Outcome, ServerRefused, TransportError
 from demail_hw.interfaces import Buffers, Deadline
@@ -33,6 +35,11 @@ __all__ = [
 TLS_PORT: Final = 3241
 """Of ``usbips:``; no registry gives one."""
 
+_CREDENTIAL: Final = "credential:"
+_PEM_KIND: Final = re.compile(rb"^-----BEGIN ([^-]+)-----", re.MULTILINE)
+_CRL: Final = b"X509 CRL"
+_CERTIFICATE: Final = b"CERTIFICATE"
+_KEY: Final = b"PRIVATE KEY"
 _RECORD: Final = 1 << 14
 """The most plaintext of a record (RFC 8446, 5.1)."""
 
@@ -40,12 +47,35 @@ _RECORD: Final = 1 << 14
 class TlsFiles(NamedTuple):
     """PEM files: our certificate with its chain, its key (or both in ``certificate``), and whom we trust.
 
-    A client without ``ca`` trusts the system's authorities; a server needs one.
+    A client without ``ca`` trusts the system's authorities; a server needs one. ``crl``: of a server, the lists of
+    certificates that these have revoked. Each may be ``credential:NAME``, a credential of the service.
     """
 
     certificate: str
     key: str | None = None
     ca: str | None = None
+    crl: tuple[str, ...] = ()
+
+    def located(self) -> Self:
+        """With paths alone. Errors: :class:`~demail_hw.errors.ConfigurationError`."""
+        key, ca = self.key and _located(self.key), self.ca and _located(self.ca)
+        return type(self)(_located(self.certificate), key, ca, tuple(map(_located, self.crl)))
+
+
+def _located(path: str) -> str:
+    """A credential (systemd.exec(5), LoadCredential=) is a file in ``$CREDENTIALS_DIRECTORY``."""
+    if not path.startswith(_CREDENTIAL):
+        return path
+    name, folder = path.removeprefix(_CREDENTIAL), os.environ.get("CREDENTIALS_DIRECTORY")
+    if name != Path(name).name:
+        raise ConfigurationError(f"{path} is not the name of a credential.", file=path, remedy="It has no slash.")
+    if not folder:
+        raise ConfigurationError(
+            f"The TLS file {path} was asked for, but this process got no credentials.",
+            file=path,
+            remedy=f"Add LoadCredential={name}:FILE to the systemd unit, or name the file itself.",
+        )
+    return str(Path(folder) / name)
 
 
 def client_context(files: TlsFiles | None, *, ca: str | None = None) -> ssl.SSLContext:
@@ -54,7 +84,8 @@ def client_context(files: TlsFiles | None, *, ca: str | None = None) -> ssl.SSLC
 
     Errors: :class:`~demail_hw.errors.ConfigurationError`, with the file's name.
     """
-    trusted = ca if files is None else files.ca
+    files = files and files.located()
+    trusted = files.ca if files else ca and _located(ca)
     with _file_errors(trusted or "the system's certificates"):
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=trusted)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -64,10 +95,12 @@ def client_context(files: TlsFiles | None, *, ca: str | None = None) -> ssl.SSLC
 
 
 def server_context(files: TlsFiles) -> ssl.SSLContext:
-    """What a server takes: TLS 1.3 with a certificate that ``files.ca`` has issued, shown anew in each connection.
+    """What a server takes: TLS 1.3 with a certificate that ``files.ca`` has issued, and that is on no list of
+    ``files.crl``, nor its authority, shown anew in each connection.
 
     Errors: as :func:`client_context`; ``ValueError`` without ``files.ca``.
     """
+    files = files.located()
     if files.ca is None:
         raise ValueError("a server without an authority would let nobody in")
     with _file_errors(files.ca):
@@ -77,17 +110,57 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     # A session that is resumed shows no certificate; an import is one connection, so nothing is lost.
     context.num_tickets = 0
     _load_own(context, files)
+    for path in files.crl:
+        _load_revoked(context, path)
     return context
+
+
+def _load_revoked(context: ssl.SSLContext, path: str) -> None:
+    """From now on each authority between a client and the root, and the root, needs a list that is valid today (RFC
+    5280, 6.3): without one nobody of it is let in."""
+    kinds = _kinds_in(path)
+    with _file_errors(path):
+        if kinds != {_CRL}:  # a certificate in it would be an authority, unnoticed
+            raise ConfigurationError(
+                f"The file {path} does not hold lists of revoked certificates alone.",
+                file=path,
+                remedy="Give the authority's CRL in PEM: openssl crl -inform DER -in FILE -out FILE.pem",
+            )
+        context.load_verify_locations(path)
+    context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_CHAIN
 
 
 def _load_own(context: ssl.SSLContext, files: TlsFiles) -> None:
     key = files.key or files.certificate
-    for path in (files.certificate, key):
-        # Told apart here: OpenSSL's "No such file" does not say which of the two.
-        with _file_errors(path), Path(path).open("rb"):
-            pass
-    with _file_errors(key):
+    # Told apart here: OpenSSL does not say with which of the two something is wrong.
+    _require(_CERTIFICATE, files.certificate, "certificate", "Give a certificate in PEM, with its chain.")
+    _require(_KEY, key, "key", "Name the file of the key, in PEM: --key, ?key=, or key in the configuration.")
+    _check_mode(key)
+    with _file_errors(files.certificate, "" if files.key is None else f", or its key {key},"):
         context.load_cert_chain(files.certificate, files.key, password=lambda: _no_password(key))
+
+
+def _require(kind: bytes, path: str, what: str, remedy: str) -> None:
+    if not any(each.endswith(kind) for each in _kinds_in(path)):  # of each there are several: EC PRIVATE KEY
+        raise ConfigurationError(f"The TLS file {path} holds no {what}.", file=path, remedy=remedy)
+
+
+def _kinds_in(path: str) -> frozenset[bytes]:
+    """What PEM says (RFC 7468, 2) that is in a file."""
+    with _file_errors(path):
+        return frozenset(_PEM_KIND.findall(Path(path).read_bytes()))
+
+
+def _check_mode(path: str) -> None:
+    """A group may have been given the key on purpose (Debian's ssl-cert, the mask of systemd's credentials)."""
+    with _file_errors(path):
+        mode = stat.S_IMODE(Path(path).stat().st_mode)
+    if mode & stat.S_IRWXO:
+        raise ConfigurationError(
+            f"The TLS key file {path} has mode {mode:04o}: others may read it.",
+            file=path,
+            remedy=f"chmod o-rwx {path}; of a container's secret, set its mode (0400, or 0440 for a group).",
+        )
 
 
 def _no_password(key: str) -> NoReturn:
@@ -100,13 +173,14 @@ def _no_password(key: str) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _file_errors(path: str) -> Iterator[None]:
+def _file_errors(path: str, beside: str = "") -> Iterator[None]:
+    """``beside``: what else it may be, for people."""
     try:
         yield
     except OSError as error:  # an ssl.SSLError is one
         why = _reason(error) if isinstance(error, ssl.SSLError) else error.strerror
         raise ConfigurationError(
-            f"The TLS file {path} cannot be used: {why}.",
+            f"The TLS file {path}{beside} cannot be used: {why}.",
             file=path,
             remedy="See that it is a PEM file that may be read, and that certificate and key belong together.",
         ) from error
@@ -258,6 +332,7 @@ _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYE
 _OLD_TLS: Final = frozenset({"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION"})
 _NO_CERTIFICATE: Final = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
 _ALERT: Final = "ALERT_"
+_NO_REASON: Final = "PEM lib"
 _OF_CERTIFICATES: Final = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
 """In the names of the alerts that are about the peer's certificate (RFC 8446, 6.2)."""
 
@@ -291,6 +366,10 @@ def tls_refusal(error: ssl.SSLError, server: str, names: TlsNames = _IN_ADDRESS)
             remedy="See that the port is that of a usbips: server (plain USB/IP is usbip:), and what its log says.",
             layer=Layer.TLS,
         )
+    return _refused_by_server(error, server, names)
+
+
+def _refused_by_server(error: ssl.SSLError, server: str, names: TlsNames) -> HardwareError:
     reason = error.reason or ""
     if reason == _NO_CERTIFICATE:
         return ServerRefused(
@@ -310,9 +389,9 @@ def tls_refusal(error: ssl.SSLError, server: str, names: TlsNames = _IN_ADDRESS)
         )
     if _ALERT in reason and any(name in reason for name in _OF_CERTIFICATES):
         return ServerRefused(
-            f"The USB server {server} refused the client certificate: {reason.partition(_ALERT)[2].lower()}.",
-            remedy=f"See that an authority that the server trusts issued {names.certificate}, and that it is valid "
-            "today.",
+            f"The USB server {server} refused the client certificate: {_words(reason.partition(_ALERT)[2])}.",
+            remedy=f"See that an authority that the server trusts issued {names.certificate} and has not revoked "
+            "it, that it is valid today, and that it is meant for clients (extendedKeyUsage clientAuth).",
             transient=False,
             layer=Layer.TLS,
         )
@@ -326,4 +405,10 @@ def _refusal(text: str, remedy: str) -> TransportError:
 
 
 def _reason(error: ssl.SSLError) -> str:
-    return (error.reason or error.strerror or os.strerror(error.errno or 0)).replace("_", " ").lower()
+    if error.reason is None and _NO_REASON in (error.strerror or ""):
+        return "it is no PEM that can be read"
+    return _words(error.reason or error.strerror or os.strerror(error.errno or 0))
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").lower()

@@ -3,6 +3,8 @@
 import errno
 import logging
 import os
+import re
+import stat
 import threading
 import time
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Final, TypeAlias
 
 from demail_hw.ccid.capture_mask import CcidMask
 from demail_hw.errors import ConfigurationError
+from demail_hw.traces.output_file import Mark, open_to_append
 from demail_hw.usbip.capture import Capture, CapturedClient, CapturedServer
 from demail_hw.usbip.messages import DEFAULT_PORT
 from demail_hw.usbip.pcapng import Endpoint, TcpFrames, section_header
@@ -19,15 +22,16 @@ __all__ = ["CaptureFile"]
 Ends: TypeAlias = tuple[tuple[str, int], tuple[str, int]]
 
 _LOG = logging.getLogger(__name__)
-_APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-_PRIVATE: Final = 0o600
+_SECTION: Final = section_header("demail-hw")
+_MARK: Final = Mark("capture", re.compile(re.escape(_SECTION)))
 
 
 class CaptureFile:
     """A file that takes the frames of any number of connections; several processes may append to one.
 
-    It is made for its owner alone, because mail that is decrypted may pass. Nothing stays open between two frames, so
-    that there is nothing to close.
+    It is made for its owner alone, because mail that is decrypted may pass. One that is there goes on if it is a
+    capture of ours, or empty; any other is left as it is, for its name was a slip. Nothing stays open between two
+    frames, so that there is nothing to close.
 
     Errors: :class:`~demail_hw.errors.ConfigurationError` if it cannot be written. What cannot be written later is
     said in the log once, and the connections go on without a capture.
@@ -37,7 +41,7 @@ class CaptureFile:
         self._path = Path(path)
         self._broken = False
         try:
-            self._append(section_header("demail-hw"))
+            self._append(_SECTION)
         except OSError as error:
             raise ConfigurationError(
                 f"The capture file {path} cannot be written: {error.strerror}.", file=path, remedy="Name another."
@@ -65,14 +69,18 @@ class CaptureFile:
             return
         try:
             self._append(block)
-        except OSError as error:
+        except (OSError, ConfigurationError) as error:
             self._broken = True
-            _LOG.error("the capture in %s ends here: %s", self._path, error.strerror)
+            why = error.message if isinstance(error, ConfigurationError) else error.strerror
+            _LOG.error("the capture in %s ends here: %s", self._path, why)
 
     def _append(self, block: bytes) -> None:
-        """In one write, so that blocks stay whole whoever else appends."""
-        descriptor = os.open(self._path, _APPEND, _PRIVATE)
+        """In one write, so that blocks stay whole whoever else appends; a file that was taken away begins anew."""
+        descriptor = open_to_append(self._path, _MARK)
         try:
+            there = os.fstat(descriptor)
+            if stat.S_ISREG(there.st_mode) and not there.st_size and block != _SECTION:
+                block = _SECTION + block
             if os.write(descriptor, block) != len(block):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:

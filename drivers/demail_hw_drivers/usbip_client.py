@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from demail_hw.address import Address
+from demail_hw.address import Address, netloc
 from demail_hw.ccid.reader import CcidReader
 from demail_hw.errors import (
     ConfigurationError,
@@ -19,6 +19,7 @@ from demail_hw.errors import (
     DeviceNotFound,
     HardwareError,
     Outcome,
+    ProtocolViolation,
     ServerRefused,
     TransportError,
 )
@@ -37,13 +38,14 @@ from demail_hw.usbip.messages import (
     UsbipStatus,
 )
 from demail_hw_drivers.ccid_reader import reader_over
-from demail_hw_drivers.tcp import Wire, open_connection
+from demail_hw_drivers.tcp import StopFlag, Wire, open_connection
 from demail_hw_drivers.tls_stream import TLS_PORT, TlsEngine, TlsFiles, TlsNames, TlsWire, client_context, tls_refusal
+from demail_hw_drivers.usb_selector import require_usb_selector
 from demail_hw_drivers.usbip_capture import CaptureFile
 from demail_hw_drivers.usbip_serials import SerialMemory
 from demail_hw_drivers.usbip_transport import TransportCounters, UsbIpTransport
 
-__all__ = ["TransportCounters", "UsbIpReaders", "UsbIpTransport", "connect", "list_devices"]
+__all__ = ["TransportCounters", "UsbIpReaders", "UsbIpTransport", "check_address", "connect", "list_devices"]
 
 _TLS_SCHEME: Final = "usbips"
 _UNREACHABLE: Final = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL})
@@ -57,7 +59,7 @@ class UsbIpReaders:
 
     in_process: Final = False
     can_share: Final = False
-    parameters: Final[frozenset[str]] = frozenset({"ca", "capture", "cert", "key"})
+    parameters: Final[frozenset[str]] = frozenset({"ca", "capture", "cert", "interface", "key"})
 
     def open(self, address: Address, *, timeouts: Timeouts) -> CcidReader:
         """Import the one reader that the address means. Errors: as :func:`connect`."""
@@ -72,16 +74,19 @@ class UsbIpReaders:
         return [_info(address, entry) for entry in entries if _is_reader(entry) and _can_mean(address, entry)]
 
 
-def connect(address: Address, *, deadline: Deadline, serials: SerialMemory | None = None) -> UsbIpTransport:
+def connect(
+    address: Address, *, deadline: Deadline, serials: SerialMemory | None = None, stop: StopFlag | None = None
+) -> UsbIpTransport:
     """Import the one device that the address means, and configure it. ``serials``: what one who tries again and again
-    found out before, so that it does not take everybody's readers to look at them each time.
+    found out before, so that it does not take everybody's readers to look at them each time. ``stop``: calls it off.
 
     Errors: :class:`~demail_hw.errors.DeviceNotFound` (no such host, no such device, or several),
     :class:`~demail_hw.errors.DeviceBusy`, :class:`~demail_hw.errors.ServerRefused`,
     :class:`~demail_hw.errors.ConfigurationError`, or whatever breaks on the way; nothing was sent to a card.
     """
+    check_address(address)
     with _opening(address):
-        transport = _find(address, deadline, serials or SerialMemory())
+        transport = _find(address, deadline, serials or SerialMemory(), stop)
         serial = transport.identity.serial
         if address.reader in (None, serial):
             return transport
@@ -93,34 +98,36 @@ def connect(address: Address, *, deadline: Deadline, serials: SerialMemory | Non
         )
 
 
-def list_devices(address: Address, *, deadline: Deadline) -> Sequence[DevlistEntry]:
+def list_devices(address: Address, *, deadline: Deadline, stop: StopFlag | None = None) -> Sequence[DevlistEntry]:
     """What the server has to import; the selector of the address does not matter."""
-    with _opening(address), contextlib.closing(_wire(address, deadline)) as wire:
-        reply = _operate(wire, _machine(address, wire), OpReqDevlist(), deadline)
+    _require_server(address)
+    with _opening(address), contextlib.closing(_wire(address, deadline, stop)) as wire:
+        reply = _operate(address, wire, _machine(address, wire), OpReqDevlist(), deadline)
         if isinstance(reply, OpRepDevlist) and reply.status == UsbipStatus.OK:
             return reply.devices
         raise _refused("list its devices", reply)
 
 
-def _find(address: Address, deadline: Deadline, serials: SerialMemory) -> UsbIpTransport:
+def _find(address: Address, deadline: Deadline, serials: SerialMemory, stop: StopFlag | None) -> UsbIpTransport:
     if address.bus_id is not None:
-        return _import(address, address.bus_id, deadline)
-    if address.selector and address.serial is None and address.vendor_product is None:
-        raise ConfigurationError(
-            f"{address.selector!r} names no USB device.", remedy="Use serial=..., VID:PID, a bus id, or nothing."
-        )
-    entries = list_devices(address, deadline=deadline)
+        return _import(address, address.bus_id, deadline, stop)
+    entries = list_devices(address, deadline=deadline, stop=stop)
     if address.serial is not None:
-        return _find_serial(address, address.serial, entries, deadline, serials)
+        return _find_serial(address, address.serial, entries, deadline, serials, stop)
     matching = [entry for entry in entries if _is_reader(entry) and _can_mean(address, entry)]
     if len(matching) == 1:
-        return _import(address, matching[0].device.bus_id, deadline)
+        return _import(address, matching[0].device.bus_id, deadline, stop)
     count = f"{len(matching)} readers" if matching else "no reader"
     raise _not_one(f"{count} {address.selector}".rstrip(), entries)
 
 
 def _find_serial(
-    address: Address, serial: str, entries: Sequence[DevlistEntry], deadline: Deadline, serials: SerialMemory
+    address: Address,
+    serial: str,
+    entries: Sequence[DevlistEntry],
+    deadline: Deadline,
+    serials: SerialMemory,
+    stop: StopFlag | None,
 ) -> UsbIpTransport:
     """A device list has no serial numbers: take the candidates one by one and look.
 
@@ -132,13 +139,13 @@ def _find_serial(
     for shares, device in zip(range(len(candidates), 0, -1), candidates, strict=True):
         now = time.monotonic()
         try:
-            transport = _look_at(address, device, serials, now + (deadline - now) / shares)
+            transport = _look_at(address, device, serials, now + (deadline - now) / shares, stop)
         except (DeviceBusy, DeviceNotFound):
             continue
         except (ConfigurationError, ServerRefused):
             raise
         except HardwareError as error:
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= deadline or (stop is not None and stop.wait(0.0)):
                 raise
             broken = error
             continue
@@ -148,11 +155,13 @@ def _find_serial(
     raise _not_one(f"no reader with the serial number {serial!r}", entries) from broken
 
 
-def _look_at(address: Address, device: UsbDevice, serials: SerialMemory, deadline: Deadline) -> UsbIpTransport:
+def _look_at(
+    address: Address, device: UsbDevice, serials: SerialMemory, deadline: Deadline, stop: StopFlag | None
+) -> UsbIpTransport:
     """Import it, and note which serial number it has; None for one that does not work."""
     try:
         with _opening(address):
-            transport = _import(address, device.bus_id, deadline)
+            transport = _import(address, device.bus_id, deadline, stop)
     except HardwareError as error:
         if _is_its_own(error):
             serials.note(device, None, time.monotonic())
@@ -169,35 +178,50 @@ def _is_its_own(error: HardwareError) -> bool:
     return not (server_is_gone or isinstance(error, ConfigurationError | DeviceBusy | ServerRefused))
 
 
-def _import(address: Address, bus_id: str, deadline: Deadline) -> UsbIpTransport:
-    wire = _wire(address, deadline)
+def _import(address: Address, bus_id: str, deadline: Deadline, stop: StopFlag | None) -> UsbIpTransport:
+    wire = _wire(address, deadline, stop)
     try:
         machine = _machine(address, wire)
-        reply = _operate(wire, machine, OpReqImport(bus_id), deadline)
+        reply = _operate(address, wire, machine, OpReqImport(bus_id), deadline)
         if not isinstance(reply, OpRepImport) or reply.device is None:
             raise _refused(f"export device {bus_id}", reply)
         transport = UsbIpTransport(wire, machine, reply.device)
-        transport.configure(deadline=deadline)
+        transport.configure(deadline=deadline, interface=address.interface)
+        wire.heed(None)
     except BaseException:
         wire.close()
         raise
     return transport
 
 
-def _wire(address: Address, deadline: Deadline) -> Wire:
+def check_address(address: Address) -> None:
+    """Can it mean a device on a USB server? :class:`~demail_hw.errors.ConfigurationError` if not; nobody is asked."""
+    _require_server(address)
+    require_usb_selector(address)
+
+
+def _require_server(address: Address) -> None:
     if not address.host:
+        host = address.selector or "HOST"  # without its slashes a host is a selector
         raise ConfigurationError(
-            "The address names no USB server.", remedy=f"Write {address.scheme}://HOST/ and what follows."
+            "The address names no USB server.", remedy=f"Write {address.scheme}://{host}/ and what follows."
         )
+
+
+def _wire(address: Address, deadline: Deadline, stop: StopFlag | None) -> Wire:
     context = _tls_context(address)
     try:
         engine = None if context is None else TlsEngine(context, host=address.host)
-        sock = open_connection(address.host, _port(address), deadline=deadline)
+        sock = open_connection(address.host, _port(address), deadline=deadline, stop=stop)
     except ValueError as error:  # of the resolver, or of TLS
         raise ConfigurationError(
             f"{address.host!r} is not the name of a machine.", remedy="Check the host in the address."
         ) from error
-    return Wire(sock) if engine is None else _tls_wire(sock, engine, deadline)
+    wire = Wire(sock) if engine is None else TlsWire(sock, engine)
+    wire.heed(stop)
+    if isinstance(wire, TlsWire):
+        _shake(wire, _server(address), deadline)
+    return wire
 
 
 def _machine(address: Address, wire: Wire) -> UsbIpClient:
@@ -222,15 +246,13 @@ def _tls_context(address: Address) -> ssl.SSLContext | None:
     return client_context(files, ca=address.ca)
 
 
-def _tls_wire(sock: socket.socket, engine: TlsEngine, deadline: Deadline) -> TlsWire:
-    wire = TlsWire(sock, engine)
+def _shake(wire: TlsWire, server: str, deadline: Deadline) -> None:
     try:
         if not wire.shake(deadline=deadline):
-            raise DeadlineExceeded("The USB server did not finish the TLS handshake until the deadline.")
+            raise DeadlineExceeded(f"The USB server {server} did not finish the TLS handshake until the deadline.")
     except BaseException:
         wire.close()
         raise
-    return wire
 
 
 def _port(address: Address) -> int:
@@ -238,29 +260,46 @@ def _port(address: Address) -> int:
 
 
 def _operate(
-    wire: Wire, machine: UsbIpClient, request: OpReqDevlist | OpReqImport, deadline: Deadline
+    address: Address, wire: Wire, machine: UsbIpClient, request: OpReqDevlist | OpReqImport, deadline: Deadline
 ) -> ClientEvent:
     """One operation and its reply."""
     if not wire.send(machine.send(request), deadline=deadline):
-        raise _silent()
-    while (event := machine.next_event()) is NEED_DATA:
-        data = wire.receive(deadline=deadline)
-        if data is None:
-            raise _silent()
-        machine.receive_data(data)
+        raise _silent(address)
+    try:
+        while (event := machine.next_event()) is NEED_DATA:
+            data = wire.receive(deadline=deadline)
+            if data is None:
+                raise _silent(address)
+            machine.receive_data(data)
+    except ProtocolViolation as error:
+        error.remedy = error.remedy or f"See that a USB/IP server listens at {_server(address)}."
+        raise
     if isinstance(event, Closed):
-        raise DeviceLost("The USB server closed the connection instead of answering.")
+        raise DeviceLost(
+            f"The USB server {_server(address)} closed the connection instead of answering.",
+            remedy=_HUNG_UP[address.scheme == _TLS_SCHEME],
+        )
     return event
 
 
-def _silent() -> DeadlineExceeded:
-    return DeadlineExceeded("The USB server did not answer until the deadline.", transient=True)
+_HUNG_UP: Final = {
+    False: "See what its log says; a server that speaks TLS does that too: write usbips://HOST:PORT/ for one.",
+    True: "See what its log says: it may be full.",
+}
+
+
+def _silent(address: Address) -> DeadlineExceeded:
+    return DeadlineExceeded(f"The USB server {_server(address)} did not answer until the deadline.", transient=True)
+
+
+def _server(address: Address) -> str:
+    return netloc(address.host, _port(address))
 
 
 @contextlib.contextmanager
 def _opening(address: Address) -> Iterator[None]:
     """Before a transport is there no card can have been reached; foreign exceptions are mapped."""
-    server = f"{address.host}:{_port(address)}"
+    server = _server(address)
     try:
         yield
     except HardwareError as error:
@@ -274,6 +313,8 @@ def _opening(address: Address) -> Iterator[None]:
         raise tls_refusal(error, server, TlsNames.in_table(address.tls_table)) from error
     except OSError as error:
         why = error.strerror or str(error)
+        if error.errno == errno.ECANCELED:
+            raise TransportError(f"The attempt to reach {server} was called off.") from error
         if error.errno in _UNREACHABLE:
             raise TransportError(
                 f"There is no USB server at {server}: {why}.", remedy="Check its address, and that it runs."

@@ -10,6 +10,7 @@ import dataclasses
 import errno
 import functools
 import logging
+import os
 import select
 import signal
 import socket
@@ -19,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Self
 
+from demail_hw.address import netloc
 from demail_hw.errors import TransportError
 from demail_hw.interfaces import ExportedDevice
 from demail_hw.usbip.access import AllowList
@@ -34,6 +36,7 @@ __all__ = ["ServerCounters", "ServerLimits", "UsbIpServer"]
 _LOG = logging.getLogger(__name__)
 
 _CLOSE_SECONDS: Final = 5.0
+_HANGS_SECONDS: Final = 1.0
 _PAUSE_MS: Final = 100
 _BACKLOG: Final = 16
 _STOP_SIGNALS: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
@@ -98,6 +101,15 @@ class UsbIpServer:
             connections, finished = tuple(self._connections), self._finished
         return functools.reduce(ServerCounters.plus, (c.counters for c in connections), finished)
 
+    @property
+    def takes_connections(self) -> bool:
+        """Does it run, and would it take one within a second? A device that hangs, or a peer, does not count; a
+        connection needs a descriptor that is free."""
+        if self._acceptor is None or not self._acceptor.is_alive() or not self._lock.acquire(timeout=_HANGS_SECONDS):
+            return False
+        self._lock.release()
+        return _has_descriptor()
+
     def start(self) -> Self:
         """Listen, and serve in threads of its own. ``RuntimeError`` if it was started before.
 
@@ -130,6 +142,13 @@ class UsbIpServer:
             for connection in connections:
                 stack.callback(connection.renew, self._service)
 
+    def hang_up(self) -> None:
+        """End every connection, as a restart does; whoever comes next is served."""
+        with self._lock:
+            connections = tuple(self._connections)
+        for connection in connections:
+            connection.hang_up()
+
     def close(self) -> None:
         """Hang up on everybody and wait, for a few seconds at most, until the devices are reset."""
         self._stopping = True
@@ -137,11 +156,9 @@ class UsbIpServer:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
         with self._lock:
-            connections = tuple(self._connections.items())
-        for connection, _ in connections:
-            connection.hang_up()
+            threads = [*self._connections.values()]
+        self.hang_up()
         deadline = time.monotonic() + _CLOSE_SECONDS
-        threads = [thread for _, thread in connections]
         if self._acceptor is not None:
             threads.append(self._acceptor)
         for thread in threads:
@@ -173,15 +190,15 @@ class UsbIpServer:
             # never meets a thread that was not.
             connection = Connection(sock, peer, self._service)
             thread = threading.Thread(target=self._serve, args=(connection,), name=name, daemon=True)
-            if self._stopping or self._is_full(connection.host) or not _started(thread):
+            if self._stopping or self._is_full(connection.network) or not _started(thread):
                 self._finished = self._finished.plus(ServerCounters(connections=1, refused=1))
                 sock.close()
             else:
                 self._connections[connection] = thread
 
-    def _is_full(self, host: str) -> bool:
+    def _is_full(self, network: str) -> bool:
         limits = self._service.limits
-        own = sum(connection.host == host for connection in self._connections)
+        own = sum(connection.network == network for connection in self._connections)
         return len(self._connections) >= limits.connections or own >= limits.connections_per_address
 
     def _serve(self, connection: Connection) -> None:
@@ -216,8 +233,11 @@ def _listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server((str(address[0]), port), family=family, backlog=_BACKLOG)
     except OSError as error:
+        # Not strerror, where Python adds the address once more; the resolver's numbers are below zero.
+        number = error.errno or 0
+        why = os.strerror(number) if number > 0 else error.strerror
         raise TransportError(
-            f"The USB/IP server cannot listen on {host}:{port}: {error.strerror}.",
+            f"The USB/IP server cannot listen on {netloc(host, port)}: {why}.",
             remedy="Choose another address or port, or stop the server that has it.",
             transient=False,
         ) from error
@@ -230,6 +250,14 @@ def _started(thread: threading.Thread) -> bool:
     except RuntimeError as error:
         _LOG.warning("a connection was refused: %s", error)
         return False
+    return True
+
+
+def _has_descriptor() -> bool:
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno not in _OUT_OF_RESOURCES
     return True
 
 

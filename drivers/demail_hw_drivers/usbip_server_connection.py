@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from demail_hw.address import netloc
 from demail_hw.errors import ProtocolViolation
 from demail_hw.usbip.access import AllowList, may_have
 from demail_hw.usbip.events import NEED_DATA
@@ -18,7 +19,7 @@ from demail_hw_drivers.tcp import peer_answers, timeval, tune
 from demail_hw_drivers.usbip_capture import CaptureFile
 from demail_hw_drivers.usbip_server_access import ClientCertificate
 from demail_hw_drivers.usbip_server_audit import AuditAction, AuditLine, AuditSink, log_audit, now
-from demail_hw_drivers.usbip_server_counters import NOTHING, ServerCounters, ServerLimits
+from demail_hw_drivers.usbip_server_counters import NOTHING, ServerCounters, ServerLimits, network_of
 from demail_hw_drivers.usbip_server_exports import Export
 from demail_hw_drivers.usbip_server_session import Session
 from demail_hw_drivers.usbip_server_stream import PlainStream, ServerStream, TlsServerStream, accept_tls
@@ -49,13 +50,20 @@ class Service:
         return self.capture.server((sock.getsockname()[:2], peer))
 
 
+def _why(error: ssl.SSLError) -> str:
+    """OpenSSL's word; of a certificate, what is wrong with it."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the client's certificate: {error.verify_message}"
+    return error.reason or error.strerror or type(error).__name__
+
+
 class Connection:
     """A peer, and what it does. It is the :class:`~demail_hw_drivers.usbip_server_exports.Holder` of its device."""
 
     def __init__(self, sock: socket.socket, address: tuple[str, int], service: Service) -> None:
         self._sock = sock
-        self.host = address[0]
-        self._peer = f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+        self.network = network_of(address[0])
+        self._peer = netloc(*address)
         self._service = service
         self._stream: ServerStream = PlainStream(sock)
         self._machine = service.machine(sock, address)
@@ -133,7 +141,7 @@ class Connection:
             _LOG.warning("%s: %s", self._peer, error.message)
         except ssl.SSLError as error:
             self._count(tls_failures=1)
-            _LOG.warning("%s: refused by TLS: %s", self._peer, error.reason or error.strerror)
+            _LOG.warning("%s: refused by TLS: %s", self._peer, _why(error))
         except OSError as error:
             _LOG.debug("%s: connection lost: %s", self._peer, error)
 

@@ -50,7 +50,7 @@ class Export:
                 for _, interface in sorted(settings.items())
             ),
         )
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._holder: Holder | None = None
 
     @property
@@ -61,7 +61,7 @@ class Export:
     @property
     def busy(self) -> bool:
         """Somebody has it."""
-        return self._lock.locked()
+        return self._holder is not None
 
     @property
     def holder(self) -> Holder | None:
@@ -70,15 +70,17 @@ class Export:
 
     def claim(self, holder: Holder, *, seconds: float = 0.0) -> bool:
         """Take the device, at once or within ``seconds``; False if somebody has it."""
-        if not (self._lock.acquire(timeout=seconds) if seconds else self._lock.acquire(blocking=False)):
-            return False
-        self._holder = holder
-        return True
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._holder is None, seconds):
+                return False
+            self._holder = holder
+            return True
 
     def release(self) -> None:
         """Let it go."""
-        self._holder = None
-        self._lock.release()
+        with self._changed:
+            self._holder = None
+            self._changed.notify_all()
 
 
 def exports_of(devices: Mapping[str, ExportedDevice]) -> dict[str, Export]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from demail_hw.interfaces import Buffer, Deadline
-from demail_hw_drivers.tcp import rest_of
+from demail_hw_drivers.tcp import rest_of, send_some
 from demail_hw_drivers.tls_stream import TlsEngine
 
 __all__ = ["PlainStream", "ServerStream", "TlsServerStream", "accept_tls"]
@@ -26,8 +26,8 @@ class ServerStream(Protocol):
         """What came: empty if the peer closed, ``None`` if it is not whole yet."""
         ...
 
-    def send(self, buffers: Sequence[Buffer]) -> tuple[int, int]:
-        """Send all of it: bytes and system calls. ``OSError`` also if the peer takes nothing for long."""
+    def send(self, buffers: Sequence[Buffer]) -> int:
+        """Send all of it: in how many system calls. ``OSError`` also if the peer takes nothing for long."""
         ...
 
 
@@ -62,11 +62,10 @@ class TlsServerStream:
         with self._lock:
             return self._engine.decrypt(data)
 
-    def send(self, buffers: Sequence[Buffer]) -> tuple[int, int]:
-        """Send all of it; the bytes are counted without TLS."""
+    def send(self, buffers: Sequence[Buffer]) -> int:
+        """Send all of it."""
         with self._lock:
-            _, calls = _send_all(self._sock, (self._engine.encrypt(buffers),))
-        return sum(map(len, buffers)), calls
+            return _send_all(self._sock, (self._engine.encrypt(buffers),))
 
 
 def accept_tls(sock: socket.socket, context: ssl.SSLContext, *, deadline: Deadline) -> TlsEngine:
@@ -113,11 +112,11 @@ def _tell(sock: socket.socket, alert: bytes) -> None:
             _receive_until(sock, deadline)
 
 
-def _send_all(sock: socket.socket, buffers: Sequence[Buffer]) -> tuple[int, int]:
+def _send_all(sock: socket.socket, buffers: Sequence[Buffer]) -> int:
     total = sum(map(len, buffers))
-    sent = sock.sendmsg(buffers)
+    sent = send_some(sock, buffers)
     calls = 1
     while sent < total:
-        sent += sock.sendmsg(rest_of(buffers, sent))
+        sent += send_some(sock, rest_of(buffers, sent))
         calls += 1
-    return total, calls
+    return calls

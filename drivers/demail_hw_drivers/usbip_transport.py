@@ -4,10 +4,11 @@ import collections
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
 from demail_hw.errors import (
+    ConfigurationError,
     DeadlineExceeded,
     DeviceLost,
     DeviceNotFound,
@@ -32,6 +33,7 @@ from demail_hw.usb.descriptors import (
     decode_string,
 )
 from demail_hw.usb.setup import checked_request, clear_endpoint_halt, get_descriptor, set_configuration
+from demail_hw.usb.shown_descriptors import ShownDescriptors
 from demail_hw.usbip.client import ClientEvent, UsbIpClient
 from demail_hw.usbip.events import NEED_DATA, Closed, UrbCompleted
 from demail_hw.usbip.messages import (
@@ -112,7 +114,7 @@ class UsbIpTransport:
         self._interrupt_seqnum = _NONE
         self._interrupts: collections.deque[UrbCompleted] = collections.deque()
         self._endpoints = _Endpoints()
-        self._configuration = b""
+        self._shown = ShownDescriptors(b"", (b"",))
         self._identity = UsbIdentity(
             device.vendor_id, device.product_id, None, None, device.bus_id, device.device_version
         )
@@ -125,7 +127,7 @@ class UsbIpTransport:
     @property
     def configuration(self) -> bytes:
         """The whole configuration descriptor (USB 2.0, 9.6.3)."""
-        return self._configuration
+        return self._shown.configurations[0]
 
     @property
     def counters(self) -> TransportCounters:
@@ -160,32 +162,49 @@ class UsbIpTransport:
             with self._begin(time.monotonic() + _LINGER_SECONDS):
                 self._read_what_is_there()
 
-    def configure(self, *, deadline: Deadline) -> None:
-        """Read who the device is, set its configuration and choose its CCID interface; called once, by the driver.
+    def configure(self, *, deadline: Deadline, interface: int | None = None) -> None:
+        """Read who the device is, set its configuration and choose its CCID interface: the first, or the one of this
+        number; called once, by the driver.
 
-        Errors: :class:`~demail_hw.errors.DeviceNotFound` if it has no CCID interface with bulk endpoints.
+        Errors: :class:`~demail_hw.errors.DeviceNotFound` if it has no such interface with bulk endpoints.
         """
-        device = DeviceDescriptor.decode(self._descriptor(DescriptorType.DEVICE, DEVICE_DESCRIPTOR_SIZE, deadline))
-        head = self._descriptor(DescriptorType.CONFIGURATION, CONFIGURATION_HEADER_SIZE, deadline)
-        whole = self._descriptor(DescriptorType.CONFIGURATION, configuration_total_length(head), deadline)
+        shown = self._descriptor(DescriptorType.DEVICE, 0, DEVICE_DESCRIPTOR_SIZE, deadline)
+        device = DeviceDescriptor.decode(shown)
+        whole = self._read_configuration(0, deadline)
         configuration = ConfigurationDescriptor.decode(whole)
         serial = self._string(device.serial_index, deadline)
         product = self._string(device.product_index, deadline)
         self._identity = UsbIdentity(
             device.vendor_id, device.product_id, serial, product, self._identity.bus_id, device.device_version
         )
-        self._configuration = whole
-        endpoints = next(filter(None, map(_endpoints, configuration.interfaces)), None)
-        if endpoints is None:
-            raise DeviceNotFound(
-                f"Device {self._identity.bus_id} ({device.vendor_id:04x}:{device.product_id:04x}) is no CCID reader.",
-                transient=False,
-            )
+        self._shown = ShownDescriptors(shown, (whole,))
+        readers = _readers(configuration)
+        number = next(iter(readers), None) if interface is None else interface
+        if number not in readers:
+            raise self._no_reader(interface, readers)
+        self._identity = self._identity._replace(interface=number)
+        endpoints = readers[number]
         self.control(set_configuration(configuration.value).encode(), deadline=deadline)
         self._endpoints = endpoints
 
-    def _descriptor(self, kind: DescriptorType, length: int, deadline: Deadline) -> bytes:
-        return self.control(get_descriptor(kind, 0, length).encode(), deadline=deadline)
+    def _no_reader(self, interface: int | None, readers: Collection[int]) -> DeviceNotFound:
+        device = self._identity
+        text = f"Device {device.bus_id} ({device.vendor_id:04x}:{device.product_id:04x}) is no CCID reader"
+        if interface is None or not readers:
+            return DeviceNotFound(f"{text}.", transient=False)
+        numbers = ", ".join(map(str, readers))
+        return DeviceNotFound(
+            f"{text} at its interface {interface}; it is at {numbers}.",
+            remedy="Mend ?interface= in the address, or leave it out.",
+            transient=False,
+        )
+
+    def _read_configuration(self, index: int, deadline: Deadline) -> bytes:
+        head = self._descriptor(DescriptorType.CONFIGURATION, index, CONFIGURATION_HEADER_SIZE, deadline)
+        return self._descriptor(DescriptorType.CONFIGURATION, index, configuration_total_length(head), deadline)
+
+    def _descriptor(self, kind: DescriptorType, index: int, length: int, deadline: Deadline) -> bytes:
+        return self.control(get_descriptor(kind, index, length).encode(), deadline=deadline)
 
     def _string(self, index: int, deadline: Deadline) -> str | None:
         if index == _NONE:
@@ -272,12 +291,35 @@ class UsbIpTransport:
 
     def hand_over(self, *, deadline: Deadline) -> tuple[Wire, UsbDevice, UrbPump]:
         """Give the connection to whoever speaks USB/IP on it from now on, with nothing pending, and the pump that it
-        goes through; this transport is dead then, and does not close it. ``RuntimeError`` if something is pending."""
+        goes through; this transport is dead then, and does not close it. ``RuntimeError`` if something is pending.
+        After an error it is only fit to be closed.
+
+        Errors: :class:`~demail_hw.errors.ConfigurationError` for a device that is more than a reader,
+        :class:`~demail_hw.errors.ProtocolViolation` for a server that has sent more than it was asked for.
+        """
+        shown = self._shown_to_kernel(deadline)
         with self._begin(deadline):
-            if self._machine.pending or self._machine.unlinking or self._machine.unread:
+            if self._machine.pending or self._machine.unlinking:
                 raise RuntimeError("a connection is handed over with nothing pending on it")
+            self._read_what_is_there()
+            if self._machine.unread:
+                raise ProtocolViolation("The USB/IP server sent what nobody asked for.")
             self._dead = "its connection was handed over"
-            return self._wire, self._device, self._machine.pump()
+            return self._wire, self._device, self._machine.pump(shown)
+
+    def _shown_to_kernel(self, deadline: Deadline) -> ShownDescriptors:
+        """All that a kernel reads to choose drivers. It takes the configuration that it likes best."""
+        self._endpoints = _Endpoints()  # else an interrupt transfer is posted on the way, and pending at the end
+        count = DeviceDescriptor.decode(self._shown.device).configurations
+        more = tuple(self._read_configuration(index, deadline) for index in range(1, count))
+        shown = ShownDescriptors(self._shown.device, self._shown.configurations + more)
+        foreign = shown.foreign_class()
+        if foreign is None:
+            return shown
+        raise ConfigurationError(  # not one of those that a service is started anew for
+            f"Device {self._identity.bus_id} is more than a smartcard reader: it has class 0x{foreign:02x} too.",
+            remedy="Use the reader by its usbip: address, without the kernel.",
+        )
 
     # --- Inside a turn -----------------------------------------------------------------------------------------
 
@@ -488,6 +530,14 @@ def _checked(length: int) -> int:
     if not 0 <= length <= MAX_TRANSFER_LENGTH:
         raise ValueError(f"a transfer of {length} bytes; {MAX_TRANSFER_LENGTH} are the most")
     return length
+
+
+def _readers(configuration: ConfigurationDescriptor) -> dict[int, _Endpoints]:
+    """The pipes of the CCID interfaces, by number: of the first setting, because no other one is ever chosen."""
+    settings: dict[int, InterfaceDescriptor] = {}
+    for each in configuration.interfaces:
+        settings.setdefault(each.number, each)
+    return {number: found for number, each in settings.items() if (found := _endpoints(each))}
 
 
 def _endpoints(interface: InterfaceDescriptor) -> _Endpoints | None:

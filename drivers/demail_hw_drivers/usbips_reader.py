@@ -1,5 +1,6 @@
 """The driver of ``usbips:``: as that of ``usbip:``, with the TLS files of the configuration."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Final
 
@@ -26,13 +27,25 @@ class UsbIpsReaders(UsbIpReaders):
 
     def find(self, address: Address, *, timeouts: Timeouts) -> Sequence[ReaderInfo]:
         """As for ``usbip:``. Errors: those of the configuration too."""
-        return super().find(with_tls_files(address), timeouts=timeouts)
+        found = super().find(with_tls_files(address), timeouts=timeouts)
+        if _names_files(address):
+            return found
+        return [info._replace(address=_without_files(info.address)) for info in found]
 
 
 def with_tls_files(address: Address) -> Address:
     """A ``usbips:`` address that names no files, with those of ``[tls]`` in the configuration. For any other address
     it is not read. Errors: :class:`~demail_hw.errors.ConfigurationError`."""
-    if address.scheme != _SCHEME or address.cert or address.key or address.ca:
+    if address.scheme != _SCHEME or _names_files(address):
         return address
     tls = load_configuration().tls
     return address if tls is None else tls.of(address, table=_TABLE)
+
+
+def _names_files(address: Address) -> bool:
+    return bool(address.cert or address.key or address.ca)
+
+
+def _without_files(text: str) -> str:
+    """The address of a reader as one writes it where ``[tls]`` has the files."""
+    return str(dataclasses.replace(Address.parse(text), cert=None, key=None, ca=None))

@@ -52,11 +52,23 @@ class VhciPort(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Where a device comes from, as ``usbip port`` shows it."""
+    """Where a device comes from: what a port file says. ``address``: by which it was attached; empty of others."""
 
     host: str
     port: int
     bus_id: str
+    address: str = ""
+
+    def encode(self) -> str:
+        """The line that ``usbip port`` shows, and one that it does not read."""
+        return f"{self.host} {self.port} {self.bus_id}\n" + (f"{self.address}\n" if self.address else "")
+
+    @classmethod
+    def decode(cls, text: str) -> "Origin":
+        """``ValueError`` for what is no port file."""
+        first, _, second = text.partition("\n")
+        host, port, bus_id = first.split()
+        return cls(host, int(port), bus_id, second.strip())
 
 
 def parse_ports(text: str) -> Sequence[VhciPort]:
@@ -98,6 +110,10 @@ class Vhci:
             files = sorted(self._sysfs.glob("status.*"), key=lambda path: int(path.suffix[1:]))
             return [port for text in (first, *map(_read, files)) for port in parse_ports(text)]
 
+    def used(self) -> Sequence[int]:
+        """The numbers of the ports with a device, or one on its way. Errors: as :meth:`check`."""
+        return [port.number for port in self.ports() if port.state != PortState.FREE]
+
     def attach(self, sock: socket.socket, device: UsbDevice) -> int:
         """Have the kernel speak USB/IP on a connected stream socket; it takes a hold of its own on it. The port.
 
@@ -134,37 +150,49 @@ class Vhci:
 
         Errors: as :meth:`check`; :class:`~demail_hw.errors.DeviceNotFound` if there is none.
         """
-        used = [port.number for port in self.ports() if port.state != PortState.FREE]
+        used = self.used()
         if number not in used:
             listed = ", ".join(map(str, used)) or "none"
             raise DeviceNotFound(
                 f"No device is attached to port {number}; ports in use: {listed}.", remedy="See usbip port."
             )
+        before = self._port_text(number)
         with _sysfs_errors():
             (self._sysfs / "detach").write_text(str(number), encoding="ascii")
-        self.forget(number)
+        self._remove(number, before)
 
     def origin(self, number: int) -> Origin | None:
         """What the port file says; None without a good one."""
         try:
-            host, port, bus_id = (self._port_files / f"port{number}").read_text(encoding="utf-8").split()
-            return Origin(host, int(port), bus_id)
-        except (OSError, ValueError):
+            return Origin.decode(self._port_text(number))
+        except ValueError:
             return None
 
     def remember(self, number: int, origin: Origin) -> None:
         """Write the port file; without one ``usbip port`` knows no host, and all the rest works."""
         try:
             self._port_files.mkdir(mode=_FOLDER_MODE, exist_ok=True)
-            text = f"{origin.host} {origin.port} {origin.bus_id}\n"
-            (self._port_files / f"port{number}").write_text(text, encoding="utf-8")
+            self._port_file(number).write_text(origin.encode(), encoding="utf-8")
         except OSError as error:
             _LOG.warning("usbip port will not name the server: %s: %s.", error.filename, error.strerror)
 
-    def forget(self, number: int) -> None:
-        """Remove the port file, if it is there."""
+    def forget(self, number: int, origin: Origin) -> None:
+        """Remove the port file, if it says this: the port may be somebody else's by now."""
+        self._remove(number, origin.encode())
+
+    def _remove(self, number: int, text: str) -> None:
         with contextlib.suppress(OSError):
-            (self._port_files / f"port{number}").unlink()
+            if self._port_text(number) == text:
+                self._port_file(number).unlink()
+
+    def _port_text(self, number: int) -> str:
+        """Empty without a port file."""
+        with contextlib.suppress(OSError):
+            return self._port_file(number).read_text(encoding="utf-8", errors="replace")
+        return ""
+
+    def _port_file(self, number: int) -> Path:
+        return self._port_files / f"port{number}"
 
 
 def _read(path: Path) -> str:

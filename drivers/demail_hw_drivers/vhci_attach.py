@@ -12,13 +12,14 @@ from demail_hw.usbip.binding import BindingEvent, BindingMachine, BindingState, 
 from demail_hw.usbip.messages import DEFAULT_PORT
 from demail_hw.usbip.pump import PumpCounters
 from demail_hw_drivers.binding import failure_of
+from demail_hw_drivers.tcp import StopFlag
 from demail_hw_drivers.tls_stream import TLS_PORT
 from demail_hw_drivers.usbip_client import connect
 from demail_hw_drivers.usbip_serials import SerialMemory
 from demail_hw_drivers.vhci import Origin, Vhci
-from demail_hw_drivers.vhci_link import LinkEnd, StopFlag, VhciLink
+from demail_hw_drivers.vhci_link import LinkEnd, VhciLink
 
-__all__ = ["VhciAttachment", "server_of"]
+__all__ = ["VhciAttachment", "device_of", "server_of"]
 
 _PORTS: Final = {"usbip": DEFAULT_PORT, "usbips": TLS_PORT}
 
@@ -119,6 +120,8 @@ class VhciAttachment:
         try:
             link = self._attach()
         except HardwareError as error:
+            if self._stop.wait(0.0):
+                return LinkEnd.STOPPED
             self._fail(attempt, error)
             return None
         self._link = link
@@ -136,13 +139,15 @@ class VhciAttachment:
 
     def _attach(self) -> VhciLink:
         deadline = time.monotonic() + _ATTEMPT_SECONDS
-        transport = connect(self._address, deadline=deadline, serials=self._serials)
+        transport = connect(self._address, deadline=deadline, serials=self._serials, stop=self._stop)
         try:
             wire, device, pump = transport.hand_over(deadline=deadline)
         except BaseException:
             transport.close()
             raise
-        return VhciLink(wire, device, pump, self._vhci, Origin(*self._server, device.bus_id))
+        return VhciLink(
+            wire, device, pump, self._vhci, Origin(*self._server, device.bus_id, device_of(self._address))
+        )
 
     def _carry(self, link: VhciLink) -> LinkEnd | HardwareError | None:
         """What ended it; None for the switch."""
@@ -186,8 +191,12 @@ class VhciAttachment:
 def server_of(address: Address) -> tuple[str, int]:
     """Host and port of the server that an address names.
 
-    Errors: :class:`~demail_hw.errors.ConfigurationError` for what is on no USB/IP server.
+    Errors: :class:`~demail_hw.errors.ConfigurationError` for what is on no USB/IP server, or is less than a device.
     """
+    if address.interface is not None:
+        raise ConfigurationError(
+            "The kernel has the whole device, with all its interfaces.", remedy="Leave ?interface= out."
+        )
     port = _PORTS.get(address.scheme)
     if port is None:
         raise ConfigurationError(
@@ -195,6 +204,16 @@ def server_of(address: Address) -> tuple[str, int]:
             remedy="Name a reader by usbip: or usbips:.",
         )
     return address.host, address.port or port
+
+
+def device_of(address: Address) -> str:
+    """Which device an address means, as the port file has it: the address without what says how it is reached.
+
+    Errors: as :func:`server_of`.
+    """
+    host, port = server_of(address)
+    selector = address.selector.lower() if address.vendor_product else address.selector
+    return str(Address(address.scheme, host, port, selector, reader=address.reader))
 
 
 class _SwitchedOff(Exception):

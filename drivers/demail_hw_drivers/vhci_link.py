@@ -2,7 +2,6 @@
 
 import contextlib
 import enum
-import os
 import select
 import socket
 import ssl
@@ -14,10 +13,10 @@ from demail_hw.errors import DeviceLost, Outcome
 from demail_hw.interfaces import Buffers
 from demail_hw.usbip.messages import UsbDevice
 from demail_hw.usbip.pump import PumpCounters, UrbPump
-from demail_hw_drivers.tcp import Wire, rest_of
+from demail_hw_drivers.tcp import StopFlag, Wire, rest_of, send_some
 from demail_hw_drivers.vhci import Origin, Vhci
 
-__all__ = ["LinkEnd", "StopFlag", "VhciLink"]
+__all__ = ["LinkEnd", "VhciLink"]
 
 _RECEIVE_SIZE: Final = 1 << 16
 _TICK_MS: Final = 1000
@@ -34,31 +33,6 @@ class LinkEnd(enum.Enum):
     DETACHED = "detached"
 
 
-class StopFlag:
-    """Says stop to one that waits for descriptors; may be set in a signal handler or any thread."""
-
-    def __init__(self) -> None:
-        self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-
-    def fileno(self) -> int:
-        """Readable once it was set."""
-        return self._descriptor
-
-    def set(self) -> None:
-        """Stop."""
-        os.eventfd_write(self._descriptor, 1)
-
-    def wait(self, seconds: float) -> bool:
-        """True as soon as it is set, False after the time."""
-        poller = select.poll()
-        poller.register(self, select.POLLIN)
-        return bool(poller.poll(max(0.0, seconds) * 1000))
-
-    def close(self) -> None:
-        """Let the descriptor go."""
-        os.close(self._descriptor)
-
-
 class VhciLink:
     """A device of a server on a port of this kernel, from its making to :meth:`close`.
 
@@ -69,8 +43,9 @@ class VhciLink:
     def __init__(self, wire: Wire, device: UsbDevice, pump: UrbPump, vhci: Vhci, origin: Origin) -> None:
         self._wire = wire
         self._vhci = vhci
+        self._origin = origin
         self._pump = pump
-        self._answer_due: float | None = None
+        self._due: dict[int, float] = {}
         with contextlib.ExitStack() as undo:
             undo.callback(wire.close)
             # The kernel asks for a stream socket and no more: this one ends here, so that nothing reaches it unread.
@@ -78,7 +53,7 @@ class VhciLink:
             undo.callback(self._kernel.close)
             with theirs:
                 self.port = vhci.attach(theirs, device)
-            undo.callback(vhci.forget, self.port)
+            undo.callback(vhci.forget, self.port, origin)
             self._kernel.settimeout(_SEND_SECONDS)
             vhci.remember(self.port, origin)
             undo.pop_all()
@@ -111,9 +86,10 @@ class VhciLink:
 
     def close(self) -> None:
         """Take the device off the kernel and let the server have it back. Never raises."""
+        # Before the port is free: the file may be somebody else's then.
+        self._vhci.forget(self.port, self._origin)
         # Its end of the socket pair: the kernel takes the device off the port when it sees that.
         self._kernel.close()
-        self._vhci.forget(self.port)
         with contextlib.suppress(OSError):
             self._wire.finish(_LINGER_SECONDS)
         self._wire.close()
@@ -122,7 +98,6 @@ class VhciLink:
         while (data := self._wire.receive_now()) is not None:
             if not data:
                 raise DeviceLost("The USB server closed the connection.")
-            self._answer_due = None
             self._send_kernel(self._pump.from_server(data))
 
     def _carry_requests(self) -> bool:
@@ -142,15 +117,14 @@ class VhciLink:
         # A kernel that has left is noticed where it is read from.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             while buffers:
-                buffers = rest_of(buffers, self._kernel.sendmsg(buffers))
+                buffers = rest_of(buffers, send_some(self._kernel, buffers))
 
     def _check_silence(self) -> None:
-        """A server that hangs keeps its connection alive. No device delays the answer to an unlink: that tells."""
-        if not self._pump.unlinking:
-            self._answer_due = None
-        elif self._answer_due is None:
-            self._answer_due = time.monotonic() + _UNLINK_SECONDS
-        elif time.monotonic() > self._answer_due:
+        """A server that hangs keeps its connection alive, and one that lies says other things meanwhile. No device
+        delays the answer to an unlink: that tells."""
+        now = time.monotonic()
+        self._due = {seqnum: self._due.get(seqnum, now + _UNLINK_SECONDS) for seqnum in self._pump.unlinking}
+        if min(self._due.values(), default=now) < now:
             raise DeviceLost(f"The USB server did not take back a transfer for {_UNLINK_SECONDS:.0f} seconds.")
 
 

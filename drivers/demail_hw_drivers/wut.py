@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+from demail_hw.address import netloc
 from demail_hw.errors import (
     DeadlineExceeded,
     DeviceNotFound,
@@ -138,8 +139,8 @@ def _reset(host: str, port: int, secret: Pin | None, deadline: Deadline) -> None
         # A device without a password has hung up already; what it said before can still be received.
         with contextlib.suppress(OSError):
             wire.send(message, deadline=deadline)
-        answer = _to_the_end(wire, deadline, f"{host}:{port}")
-    _judge(verdict_on(answer), f"{host}:{port}", size=len(answer), asked=secret is not None)
+        answer = _to_the_end(wire, deadline, netloc(host, port))
+    _judge(verdict_on(answer), netloc(host, port), size=len(answer), asked=secret is not None)
 
 
 def _to_the_end(wire: Wire, deadline: Deadline, where: str) -> bytes:
@@ -229,4 +230,5 @@ def _connecting(host: str, port: int) -> Iterator[None]:
         raise DeviceNotFound(f"The name {host} is not known: {error.strerror}.", remedy="Check it.") from error
     except OSError as error:
         remedy = "Check the route to it." if error.errno in _UNREACHABLE else "Check its address, and that it runs."
-        raise TransportError(f"{host}:{port} cannot be reached: {error.strerror or error}.", remedy=remedy) from error
+        why = error.strerror or str(error)
+        raise TransportError(f"{netloc(host, port)} cannot be reached: {why}.", remedy=remedy) from error

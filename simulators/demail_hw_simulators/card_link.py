@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, Protocol, TypeAlias
 
+from demail_hw.ccid.code_points import PowerSelect
 from demail_hw.errors import ProtocolViolation
 from demail_hw.iso7816.atr import BAUD_RATES, DEFAULT_FI_DI, Atr
 from demail_hw.iso7816.pps import Pps
@@ -16,7 +17,7 @@ from demail_hw_simulators.card_link_t0 import T0Card
 from demail_hw_simulators.card_link_t1 import T1Card
 from demail_hw_simulators.interfaces import SimulatedCard
 
-__all__ = ["SILENCE", "CardLine", "CardLink", "CardWithAtr"]
+__all__ = ["SILENCE", "CardLine", "CardLink", "CardOfClasses", "CardWithAtr"]
 
 SILENCE: Final = TimedAnswer(b"", 0.0)
 """The card says nothing, for ever."""
@@ -141,17 +142,15 @@ def _offers(atr: Atr, fi_di: int) -> bool:
     return fi_di & _FI_MASK == atr.ta1 & _FI_MASK and di is not None and di <= (atr.di or 1)
 
 
-class CardWithAtr:
-    """A :class:`~demail_hw_simulators.interfaces.SimulatedCard` that says another ATR: of another protocol, say."""
+class _SameCard:
+    """A :class:`~demail_hw_simulators.interfaces.SimulatedCard` that does what another one does."""
 
-    def __init__(self, card: SimulatedCard, atr: bytes) -> None:
+    def __init__(self, card: SimulatedCard) -> None:
         self._card = card
-        self._atr = atr
 
     def power_on(self) -> bytes:
-        """Cold reset; the other ATR."""
-        self._card.power_on()
-        return self._atr
+        """As the card does it."""
+        return self._card.power_on()
 
     def power_off(self) -> None:
         """As the card does it."""
@@ -160,3 +159,29 @@ class CardWithAtr:
     def transmit(self, command: bytes) -> bytes:
         """As the card does it."""
         return self._card.transmit(command)
+
+
+class CardWithAtr(_SameCard):
+    """A card that says another ATR: of another protocol, say."""
+
+    def __init__(self, card: SimulatedCard, atr: bytes) -> None:
+        super().__init__(card)
+        self._atr = atr
+
+    def power_on(self) -> bytes:
+        """Cold reset; the other ATR."""
+        super().power_on()
+        return self._atr
+
+
+class CardOfClasses(_SameCard):
+    """A card that is mute at other voltages than these (ISO/IEC 7816-3:2006, 5.1.3). A reader that chooses the
+    voltage itself finds one."""
+
+    def __init__(self, card: SimulatedCard, *voltages: PowerSelect) -> None:
+        super().__init__(card)
+        self._voltages = frozenset((*voltages, PowerSelect.AUTOMATIC))
+
+    def answers_at(self, power_select: int) -> bool:
+        """Does it answer to a reset at this voltage?"""
+        return power_select in self._voltages

@@ -23,12 +23,15 @@ __all__ = [
     "NoiseToCard",
     "RepeatedAnswer",
     "WrongEdc",
+    "WrongMultiplier",
     "WrongSendSequence",
 ]
 
 _PCB: Final = 1
 _NOT_AN_I_BLOCK: Final = 0x80
 _SEND_SEQUENCE: Final = 0x40
+_INFORMATION: Final = 3
+_WTX_REQUEST: Final = b"\0\xc3\1"
 
 
 class LineFault:
@@ -107,8 +110,7 @@ class WrongSendSequence(LineFault):
         del before
         if len(answer) <= _PCB or answer[_PCB] & _NOT_AN_I_BLOCK:
             return answer
-        body = answer[:_PCB] + bytes((answer[_PCB] ^ _SEND_SEQUENCE,)) + answer[_PCB + 1 : -1]
-        return body + bytes((reduce(xor, body),))
+        return _with_lrc(answer[:_PCB] + bytes((answer[_PCB] ^ _SEND_SEQUENCE,)) + answer[_PCB + 1 : -1])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -137,6 +139,24 @@ class ExtensionForEver(LineFault):
         return bytes.fromhex("00c30101c3")
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class WrongMultiplier(LineFault):
+    """An S(WTX request) of T=1 with LRC asks for another time; 0 is reserved. Other blocks are left alone."""
+
+    multiplier: int = 0xFF
+
+    def to_reader(self, answer: bytes, before: bytes) -> bytes:
+        """Change it."""
+        del before
+        if answer[:_INFORMATION] != _WTX_REQUEST:
+            return answer
+        return _with_lrc(_WTX_REQUEST + bytes((self.multiplier,)))
+
+
+def _with_lrc(body: bytes) -> bytes:
+    return body + bytes((reduce(xor, body),))
+
+
 def _with_wrong_end(block: bytes) -> bytes:
     return block[:-1] + bytes((block[-1] ^ 0xFF,)) if block else block
 
@@ -144,8 +164,8 @@ def _with_wrong_end(block: bytes) -> bytes:
 class FaultyLink:
     """A :class:`~demail_hw_simulators.card_link.CardLink` with a fault.
 
-    ``after``: so many blocks of each session of the card go well before; ``times``: then so many do not, ``None`` for
-    all of them.
+    ``after``: so many blocks of each session of the card go well before; ``times``: then it strikes so often, as soon
+    as there is a block that it changes, ``None`` for always. ``struck``: how often it has, in all sessions.
     """
 
     def __init__(self, link: CardLink, fault: LineFault, *, after: int = 0, times: int | None = 1) -> None:
@@ -154,7 +174,9 @@ class FaultyLink:
         self._after = after
         self._times = None if fault.endless else times
         self._passed = 0
+        self._left = self._times
         self._before = b""
+        self.struck = 0
 
     @property
     def protocol(self) -> int:
@@ -164,6 +186,7 @@ class FaultyLink:
     def power_on(self) -> bytes:
         """As the link does it. The fault counts anew."""
         self._passed = 0
+        self._left = self._times
         self._before = b""
         return self._link.power_on()
 
@@ -178,10 +201,14 @@ class FaultyLink:
         return answer
 
     def _due(self) -> bool:
-        number, self._passed = self._passed - self._after, self._passed + 1
-        return number >= 0 and (self._times is None or number < self._times)
+        self._passed += 1
+        return self._passed > self._after and self._left != 0
 
     def _damaged(self, sent: bytes) -> TimedAnswer:
         block = self._fault.to_card(sent)
-        answer = SILENCE if block is None else self._link.exchange(block)
-        return TimedAnswer(self._fault.to_reader(answer.response, self._before), answer.seconds)
+        said = SILENCE if block is None else self._link.exchange(block)
+        answer = said._replace(response=self._fault.to_reader(said.response, self._before))
+        if (block, answer) != (sent, said):
+            self.struck += 1
+            self._left = None if self._left is None else self._left - 1
+        return answer

@@ -1,8 +1,9 @@
 """The card's end of the protocol T=0 (ISO/IEC 7816-3:2006, 10.3 and 12.2), as a reader passes its TPDUs on.
 
 The procedure bytes stay between card and reader. A TPDU does not say which way its data go: the card knows it by the
-instruction. What a command with data returns waits for GET RESPONSE; a P3 that is not the right length is told by
-6Cxx, and the command is not done.
+instruction. What a command with data returns waits for GET RESPONSE. After a 6Cxx the command comes once more, so
+only reading, which changes nothing in the card, is answered so: whatever else returns data is done as if all were
+asked for, and its data wait too.
 """
 
 from collections.abc import Callable
@@ -43,6 +44,8 @@ _READS: Final = frozenset(
 """Case 2: P3 = 00 asks for 256 bytes. For any other instruction without data it means that there are none."""
 _RETURNS: Final = frozenset({Instruction.SELECT, Instruction.PERFORM_SECURITY_OPERATION, _INTERNAL_AUTHENTICATE})
 """Case 4: the card does it as if all were asked for, and keeps what comes."""
+_TAKES: Final = frozenset(Instruction) - _READS - _RETURNS
+"""Cases 1 and 3: P3 counts bytes that come to the card."""
 
 
 class T0Card:
@@ -69,10 +72,12 @@ class T0Card:
             return self._keep(header + (length + data if data else b"") + b"\0")
         if data or (not length[0] and instruction not in _READS):
             return self._work(header + (length + data if data else b""))
-        return self._read(header, length[0])
+        if instruction in _READS:
+            return self._read(header, length[0])
+        return _now(_WRONG_LENGTH) if instruction in _TAKES else self._keep(header + b"\0")
 
     def _read(self, header: bytes, p3: int) -> TimedAnswer:
-        """Case 2 (12.2.1.2)."""
+        """Case 2 (12.2.3), of a command that changes nothing."""
         answer = self._work(header + bytes((p3,)))
         count = len(answer.response) - _STATUS
         if 0 < count != (p3 or _LONGEST):
@@ -80,7 +85,7 @@ class T0Card:
         return answer
 
     def _keep(self, apdu: bytes) -> TimedAnswer:
-        """Case 4 (12.2.1.4): data is fetched by GET RESPONSE."""
+        """Case 4 (12.2.5): data is fetched by GET RESPONSE."""
         response, seconds = self._work(apdu)
         if len(response) <= _STATUS:
             return TimedAnswer(response, seconds)
@@ -105,7 +110,7 @@ class T0Card:
         return data + status
 
     def _open(self, piece: bytes) -> TimedAnswer:
-        """ENVELOPE (12.2.2.3): an APDU in pieces; it is done when its last one is there."""
+        """ENVELOPE (12.2.7): an APDU in pieces; it is done when its last one is there."""
         self._envelope += piece
         apdu = bytes(self._envelope)
         if not _whole(apdu):

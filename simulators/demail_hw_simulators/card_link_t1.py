@@ -1,4 +1,5 @@
-"""The card's end of the protocol T=1 (ISO/IEC 7816-3:2006, 11.6): what a simulated card says to each block.
+"""The card's end of the protocol T=1 (ISO/IEC 7816-3:2006, 11.6.2.3 and 11.6.3.2): what a simulated card
+says to each block.
 
 A card never begins and never repeats on its own: it answers a block with one block. A command is done when the last
 block of its chain has come with the right number, once; asked by an R-block it says its last block again.
@@ -41,7 +42,7 @@ class T1Card:
         self._ifsc = ifsc
         self._ifsd = _DEFAULT_IFSD
         self._waiting = waiting
-        self._last = b""
+        self._last: Block | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -50,7 +51,8 @@ class T1Card:
 
     def _forget(self) -> None:
         self._command = bytearray()
-        self._response = self._last_piece = b""
+        self._response = b""
+        self._last_piece: IBlock | None = None
         self._extension: SBlock | None = None
         self._left = 0.0
 
@@ -59,7 +61,7 @@ class T1Card:
         try:
             return self._after(decode_block(sent, self._checksum))
         except BadBlock as bad:
-            return self._refuse(bad.error)
+            return self._after_bad_block(bad.error)
 
     def _after(self, block: Block) -> TimedAnswer:
         match block:
@@ -72,13 +74,21 @@ class T1Card:
             case _:
                 assert_never(block)
 
+    def _after_bad_block(self, error: RError) -> TimedAnswer:
+        """An R-block and a request are said again, anything else is answered by an R-block (rules 7.1 to 7.3)."""
+        match self._last:
+            case RBlock() | SBlock(response=False) as last:
+                return self._say(last)
+            case _:
+                return self._say(RBlock(self._expected, error))
+
     # --- Blocks from the reader --------------------------------------------------------------------------------
 
     def _after_i_block(self, block: IBlock) -> TimedAnswer:
         """Rules 1, 2.1 and 5. One with a wrong number is refused, and nothing in it is done."""
         information = b"".join(block.information)
         if block.sequence != self._expected or self._extension is not None or len(information) > self._ifsc:
-            return self._refuse(RError.OTHER)
+            return self._after_bad_block(RError.OTHER)
         self._response = b""
         self._expected ^= 1
         self._command += information
@@ -90,17 +100,13 @@ class T1Card:
         return self._take_time(answer.seconds, self._waiting)
 
     def _after_r_block(self, block: RBlock) -> TimedAnswer:
-        """The next piece of the response if it asks for that (rule 5), else what it names, or the last block, again
-        (rule 7.1)."""
-        if block.sequence != self._send and self._last_piece:
-            return self._again(self._last_piece)
+        """The next piece of the response if it asks for that (rule 5), else what it names, or the last block, again:
+        it says that this did not come through (rule 7.1)."""
+        if block.sequence != self._send and self._last_piece is not None:
+            return self._say(self._last_piece)
         if self._response and self._extension is None:
             return self._say_piece()
-        return self._again(self._last) if self._last else self._refuse(RError.OTHER)
-
-    def _again(self, encoded: bytes) -> TimedAnswer:
-        self._last = encoded
-        return TimedAnswer(encoded, 0.0)
+        return self._say(self._last or RBlock(self._expected, RError.OTHER))
 
     def _after_request(self, request: SBlock) -> TimedAnswer:
         """Rules 4, 6 and 9; only a card may ask for WTX."""
@@ -112,7 +118,7 @@ class T1Card:
             case SKind.IFS:
                 self._ifsd = request.value
             case SKind.WTX:
-                return self._refuse(RError.OTHER)
+                return self._after_bad_block(RError.OTHER)
         return self._say(request.reply())
 
     def _after_response(self, response: SBlock) -> TimedAnswer:
@@ -121,7 +127,7 @@ class T1Card:
             self._forget()
             return self._say(RBlock(self._expected))
         if self._extension is None or response != self._extension.reply():
-            return self._refuse(RError.OTHER)
+            return self._after_bad_block(RError.OTHER)
         self._extension = None
         return self._take_time(self._left, response.value * self._waiting)
 
@@ -144,13 +150,9 @@ class T1Card:
             return TimedAnswer(b"", seconds)
         block = IBlock(self._send, (piece,), more=bool(self._response))
         self._send ^= 1
-        answer = self._say(block, seconds)
-        self._last_piece = self._last
-        return answer
-
-    def _refuse(self, error: RError) -> TimedAnswer:
-        return self._say(RBlock(self._expected, error))
+        self._last_piece = block
+        return self._say(block, seconds)
 
     def _say(self, block: Block, seconds: float = 0.0) -> TimedAnswer:
-        self._last = b"".join(encode_block(block, self._checksum))
-        return TimedAnswer(self._last, seconds)
+        self._last = block
+        return TimedAnswer(b"".join(encode_block(block, self._checksum)), seconds)

@@ -33,15 +33,12 @@ from demail_hw.usb.setup import Recipient, RequestKind, SetupPacket, StandardReq
 from demail_hw.usb.standard_requests import StandardRequests
 from demail_hw.usbip.messages import UrbStatus, UsbSpeed
 from demail_hw_simulators.card.timing import TimedAnswer, TimedCard, waiting_time
-from demail_hw_simulators.card_link import CardLine, CardLink
+from demail_hw_simulators.card_link import CardLine, CardLink, CardOfClasses
 from demail_hw_simulators.card_link_reader import ReaderLine
 from demail_hw_simulators.interfaces import SimulatedCard
 from demail_hw_simulators.reader_profiles import (
-    BULK_IN,
-    BULK_OUT,
     BULK_PACKET,
     DEFAULT_PROFILE,
-    INTERRUPT_IN,
     INTERRUPT_PACKET,
     ReaderProfile,
     reader_profile,
@@ -123,7 +120,7 @@ class SimulatedUsbReader:
         self._link = link
         self._line: ReaderLine | None = None
         self._card: SimulatedCard | None = None
-        self._ccid = CcidDevice(profile.descriptor, packet_size=BULK_PACKET)
+        self._ccid = CcidDevice(profile.descriptor, packet_size=BULK_PACKET, aborts=profile.aborts)
         self._escapes = _Escapes(profile, serial) if profile.escapes else None
         self._bulk_in = _InPipe(BULK_PACKET, zero_length_packets=profile.zero_length_packets)
         self._interrupt_in = _InPipe(INTERRUPT_PACKET, zero_length_packets=False)
@@ -132,13 +129,18 @@ class SimulatedUsbReader:
         self._work: _Work | None = None
         self._extension_interval = 0.0
         self._endpoints: Mapping[int, Callable[[Transfer, Complete], None]] = {
-            BULK_OUT: self._submit_bulk_out,
-            BULK_IN: self._bulk_in.submit,
-            INTERRUPT_IN: self._interrupt_in.submit,
+            profile.bulk_out: self._submit_bulk_out,
+            profile.bulk_in: self._bulk_in.submit,
+            profile.interrupt_in: self._interrupt_in.submit,
         }
         if card is not None:
             self._put(card)
         self._notify()
+
+    @property
+    def profile(self) -> ReaderProfile:
+        """What it is."""
+        return self._profile
 
     @property
     def device_descriptor(self) -> bytes:
@@ -229,7 +231,7 @@ class SimulatedUsbReader:
 
     def _submit_bulk_out(self, transfer: Transfer, complete: Complete) -> None:
         if self._bulk_in.unread >= _MOST_UNREAD:
-            self._requests.halt(BULK_OUT)
+            self._requests.halt(self._profile.bulk_out)
             complete(TransferResult(UrbStatus.EPIPE))
             return
         # The host's controller has its acknowledgement before the firmware looks at the message.
@@ -253,8 +255,8 @@ class SimulatedUsbReader:
                 if self._work is not None:
                     self._give_up_aborted()
                 return event
-            case PowerOnRequested():
-                return self._power_on()
+            case PowerOnRequested(power_select):
+                return self._power_on(power_select)
             case PowerOffRequested():
                 self._power_off()
                 return self._ccid.answer()
@@ -286,7 +288,9 @@ class SimulatedUsbReader:
     def _answer(self, response: bytes) -> Reply:
         return self._ccid.answer(response) if response else self._ccid.fail(SlotErrorCode.ICC_MUTE)
 
-    def _power_on(self) -> Reply:
+    def _power_on(self, power_select: int) -> Reply:
+        if isinstance(self._card, CardOfClasses) and not self._card.answers_at(power_select):
+            return self._answer(b"")
         source = self._line or self._card
         atr = source.power_on() if source is not None else b""
         clock = self._profile.descriptor.default_clock * _HERTZ
@@ -346,7 +350,8 @@ class SimulatedUsbReader:
 
     def _class_request(self, setup: SetupPacket) -> TransferResult:
         """ABORT is the only class request of this family (CCID 1.10, 5.3)."""
-        if setup.recipient != Recipient.INTERFACE or setup.request != ClassRequest.ABORT or setup.direction_in:
+        known = setup.request == ClassRequest.ABORT and self._profile.aborts
+        if setup.recipient != Recipient.INTERFACE or not known or setup.direction_in:
             return TransferResult(UrbStatus.EPIPE)
         reply = self._ccid.abort(setup.value)
         self._give_up_aborted()

@@ -28,6 +28,7 @@ from typing import Final, NamedTuple, Self, TypeAlias
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from demail_hw.address import netloc
 from demail_hw.tls.openssl.context_pointer import ssl_ctx_of
 from demail_hw.tls.openssl.library import OpenSsl
 from demail_hw.tls.openssl.structures import SslCtrl
@@ -207,7 +208,7 @@ class SimulatedGateway:
     def url(self) -> str:
         """Its address: ``https://HOST:PORT``."""
         host = self._address[0]
-        return f"https://[{host}]:{self.port}" if ":" in host else f"https://{host}:{self.port}"
+        return f"https://{netloc(host, self.port)}"
 
     @property
     def connections(self) -> int:

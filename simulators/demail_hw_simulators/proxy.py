@@ -153,6 +153,13 @@ class Proxy:
         """Nothing arrives, ever: the cable is cut, and neither end is told (half-open)."""
         self._set(_State.SILENT, to_client=to_client, to_server=to_server)
 
+    def lengthen(self, delay: float) -> None:
+        """From now on each way takes so many seconds."""
+        with self._changed:
+            self._links = {way: dataclasses.replace(link, delay=delay) for way, link in self._links.items()}
+            for direction in self._directions:
+                direction.link = dataclasses.replace(direction.link, delay=delay)
+
     def cut(self, *, reset: bool = False) -> None:
         """Close every connection that there is, now."""
         with self._changed:

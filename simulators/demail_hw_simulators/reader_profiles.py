@@ -23,25 +23,22 @@ from demail_hw.usb.descriptors import (
 )
 
 __all__ = [
-    "BULK_IN",
-    "BULK_OUT",
     "BULK_PACKET",
     "DEFAULT_PROFILE",
-    "INTERRUPT_IN",
     "INTERRUPT_PACKET",
     "ReaderProfile",
+    "configuration_of",
     "reader_profile",
     "reader_profiles",
 ]
 
 DEFAULT_PROFILE: Final = "ext_apdu"
 
-BULK_OUT: Final = 0x01
-BULK_IN: Final = 0x82
-INTERRUPT_IN: Final = 0x83
 BULK_PACKET: Final = 64
 INTERRUPT_PACKET: Final = 16
 _INTERRUPT_INTERVAL: Final = 16
+_BULK_OUT, _BULK_IN, _INTERRUPT_IN = 0x01, 0x82, 0x83
+_ENDPOINTS: Final = 3
 _CONTROL_PACKET: Final = 8
 _USB_2_0: Final = 0x0200
 _BUS_POWERED: Final = 0x80
@@ -54,10 +51,11 @@ _MARKS: Final = ("documented", "assumed")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReaderProfile:
-    """What one model with one firmware is. ``version``: bcdDevice.
+    """What one model with one firmware is. ``version``: bcdDevice. ``number``: bInterfaceNumber.
 
     ``zero_length_packets``: False for firmware that omits the packet of no length which ends a transfer of whole
-    packets. ``escapes``: does it know the escape commands of the uTrust family?
+    packets. ``escapes``: does it know the escape commands of the uTrust family? ``interrupts``: does it have an
+    interrupt endpoint? ``aborts``: does it know ABORT?
     """
 
     vendor_id: int
@@ -67,8 +65,26 @@ class ReaderProfile:
     product: str
     interface: str
     descriptor: CcidDescriptor
+    number: int = 0
     zero_length_packets: bool = True
     escapes: bool = True
+    interrupts: bool = True
+    aborts: bool = True
+
+    @property
+    def bulk_out(self) -> int:
+        """The address of the endpoint for commands. The interfaces of a device share the numbers of endpoints."""
+        return _BULK_OUT + _ENDPOINTS * self.number
+
+    @property
+    def bulk_in(self) -> int:
+        """The address of the endpoint for answers."""
+        return _BULK_IN + _ENDPOINTS * self.number
+
+    @property
+    def interrupt_in(self) -> int:
+        """The address of the endpoint for news; there is none without ``interrupts``."""
+        return _INTERRUPT_IN + _ENDPOINTS * self.number
 
     def strings(self, serial: str) -> tuple[str, ...]:
         """The string descriptors, from index 1 on."""
@@ -92,22 +108,34 @@ class ReaderProfile:
         ).encode()
 
     def configuration_descriptor(self) -> bytes:
-        """One interface of the CCID class with three endpoints (CCID 1.10, 4 and 5)."""
-        interface = InterfaceDescriptor(
-            number=0,
+        """One interface of the CCID class with its endpoints (CCID 1.10, 4 and 5)."""
+        return configuration_of(self)
+
+    def interface_descriptor(self, string_index: int) -> InterfaceDescriptor:
+        """The interface with its endpoints; its string has this index, if it has one."""
+        endpoints = [
+            EndpointDescriptor(self.bulk_out, TransferType.BULK, BULK_PACKET, 0),
+            EndpointDescriptor(self.bulk_in, TransferType.BULK, BULK_PACKET, 0),
+        ]
+        if self.interrupts:
+            news = TransferType.INTERRUPT
+            endpoints.append(EndpointDescriptor(self.interrupt_in, news, INTERRUPT_PACKET, _INTERRUPT_INTERVAL))
+        return InterfaceDescriptor(
+            number=self.number,
             alternate_setting=0,
             interface_class=SMART_CARD_CLASS,
             interface_subclass=0,
             interface_protocol=0,
-            string_index=_INTERFACE if self.interface else 0,
-            endpoints=(
-                EndpointDescriptor(BULK_OUT, TransferType.BULK, BULK_PACKET, 0),
-                EndpointDescriptor(BULK_IN, TransferType.BULK, BULK_PACKET, 0),
-                EndpointDescriptor(INTERRUPT_IN, TransferType.INTERRUPT, INTERRUPT_PACKET, _INTERRUPT_INTERVAL),
-            ),
+            string_index=string_index if self.interface else 0,
+            endpoints=tuple(endpoints),
             extra=self.descriptor.encode(),
         )
-        return ConfigurationDescriptor(1, 0, _BUS_POWERED, _MAX_POWER, (interface,)).encode()
+
+
+def configuration_of(*profiles: ReaderProfile) -> bytes:
+    """The configuration of a device with these interfaces, whose strings stand behind the device's own."""
+    interfaces = tuple(profile.interface_descriptor(_INTERFACE + index) for index, profile in enumerate(profiles))
+    return ConfigurationDescriptor(1, 0, _BUS_POWERED, _MAX_POWER, interfaces).encode()
 
 
 @functools.cache

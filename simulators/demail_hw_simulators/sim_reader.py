@@ -16,6 +16,7 @@ from demail_hw.errors import ConfigurationError, DeadlineExceeded, Layer, NoCard
 from demail_hw.interfaces import Buffers, CardLimits, Deadline, Reader, ReaderInfo, ShareMode, Timeouts
 from demail_hw.iso7816.limits import EXTENDED_LIMITS
 from demail_hw.lost_connection import CLOSED, LostConnection
+from demail_hw.polling import pause
 from demail_hw.transaction_lock import TransactionLock
 from demail_hw_simulators.card.personalities import PERSONALITIES, open_card
 from demail_hw_simulators.ccid_device import SimulatedUsbReader
@@ -30,9 +31,6 @@ DEFAULT_PERSONALITY: Final = "netkey3"
 
 _GRACE_SECONDS: Final = 2.0
 """For what a reader is told after the caller's deadline."""
-
-"""The longest command has a header, three bytes Lc, 65535 of data and two bytes Le; the longest answer 65536 and
-a status word (ISO 7816-4, 5.2)."""
 
 
 class SimulatedReader:
@@ -231,7 +229,7 @@ def _usb_reader(personality: str, profile: str, info: ReaderInfo) -> Reader:
             f"There is no simulated reader {profile!r}.",
             remedy=f"Use one of these as profile=: {', '.join(reader_profiles())}.",
         ) from error
-    return CcidReader(LoopbackTransport(device), lock=TransactionLock(), grace=_grace)
+    return CcidReader(LoopbackTransport(device), lock=TransactionLock(), grace=_grace, pause=pause)
 
 
 def _grace() -> Deadline:

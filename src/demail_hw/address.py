@@ -15,6 +15,7 @@
     ...?capture=FILE                    of usbip: and usbips:, what is carried, as pcapng with PINs masked
     ...?card=ICCSN                      of several readers, the one with this card; and refuse any other card
     ...?reader=SERIAL                   refuse any other reader
+    ...?interface=NUMBER                of a USB device that is several readers in one, this one; else the first
     ...?share=shared                    let others use the card beside us (only pcsc: takes it); else exclusive
 
 A bus id names a socket of the USB server and not a reader: it is not an identity. An ICCSN is the serial number that
@@ -25,13 +26,16 @@ import dataclasses
 import re
 import urllib.parse
 
-__all__ = ["Address"]
+__all__ = ["Address", "netloc"]
 
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+]*")
 _VID_PID = re.compile(r"([0-9a-fA-F]{4}):([0-9a-fA-F]{4})")
 _BUS_ID = re.compile(r"[0-9]+-[0-9]+(\.[0-9]+)*")
 _ICCSN = re.compile(r"([0-9A-F]{2})+")
-_QUERY_KEYS = frozenset({"ca", "capture", "card", "cert", "key", "profile", "reader", "share"})
+_QUERY_KEYS = frozenset({"ca", "capture", "card", "cert", "interface", "key", "profile", "reader", "share"})
+_INTERFACE_NUMBER = re.compile(r"[0-9]{1,3}", re.ASCII)
+_MAX_INTERFACE = 0xFF
+_NO_SERIAL = "serial="
 _SHARE_MODES = frozenset({"exclusive", "shared"})
 
 
@@ -41,6 +45,7 @@ class Address:
 
     ``selector``: what follows the host or the scheme, as written. ``card``: the ICCSN that is demanded.
     ``reader``: the reader's serial number that is demanded. ``share``: ``exclusive`` or ``shared``, if it is said.
+    ``interface``: bInterfaceNumber of the reader that is meant, of a USB device with several.
     ``cert``, ``key``, ``ca``: PEM files for TLS: our certificate, its key, and whom we trust.
     ``profile``: what a simulated reader is. ``capture``: the file that what is carried goes to.
     ``tls_table``: the table of the configuration that the TLS files come from, for remedies; it is in no text, and
@@ -59,6 +64,7 @@ class Address:
     ca: str | None = None
     profile: str | None = None
     capture: str | None = None
+    interface: int | None = None
     tls_table: str = dataclasses.field(default="", compare=False, repr=False)
 
     @classmethod
@@ -67,15 +73,20 @@ class Address:
         scheme, colon, _ = text.partition(":")
         if not colon or not _SCHEME.fullmatch(scheme):
             raise ValueError(f"{text!r} is no reader address: it has no scheme such as usbip:, pcsc: or sim:")
+        if text != text.strip():
+            raise ValueError(f"{text!r} begins or ends with a blank: leave it out, or write %20")
         parts = urllib.parse.urlsplit(text, allow_fragments=False)
         if parts.username is not None or parts.password is not None:
             raise ValueError("a reader address takes no user or password")
         query = _parse_query(text, parts.query)
+        selector = urllib.parse.unquote(parts.path.lstrip("/") if parts.netloc else parts.path)
+        if selector == _NO_SERIAL:
+            raise ValueError(f"{text!r}: the serial number is empty")
         return cls(
             scheme=scheme.lower(),
             host=parts.hostname or "",
             port=_port(text, parts),
-            selector=urllib.parse.unquote(parts.path.lstrip("/") if parts.netloc else parts.path),
+            selector=selector,
             card=query.get("card"),
             reader=query.get("reader"),
             share=query.get("share"),
@@ -84,6 +95,7 @@ class Address:
             ca=query.get("ca"),
             profile=query.get("profile"),
             capture=query.get("capture"),
+            interface=_interface(text, query.get("interface")),
         )
 
     @property
@@ -104,12 +116,18 @@ class Address:
         return self.selector if _BUS_ID.fullmatch(self.selector) else None
 
     def __str__(self) -> str:
-        query = urllib.parse.urlencode([(key, value) for key in sorted(_QUERY_KEYS) if (value := getattr(self, key))])
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        netloc = f"//{host}{f':{self.port}' if self.port else ''}/" if self.host else ""
+        pairs = [(key, value) for key in sorted(_QUERY_KEYS) if (value := getattr(self, key)) not in (None, "")]
+        query = urllib.parse.urlencode(pairs, safe="/:")
+        where = f"//{netloc(self.host, self.port or None)}/" if self.host else ""
         return (
-            f"{self.scheme}:{netloc}{urllib.parse.quote(self.selector, safe='=:/-.,*')}{'?' if query else ''}{query}"
+            f"{self.scheme}:{where}{urllib.parse.quote(self.selector, safe='=:/-.,*')}{'?' if query else ''}{query}"
         )
+
+
+def netloc(host: str, port: int | None) -> str:
+    """Host and port as an address has them (RFC 3986, 3.2.2)."""
+    name = f"[{host}]" if ":" in host else host
+    return name if port is None else f"{name}:{port}"
 
 
 def _port(text: str, parts: urllib.parse.SplitResult) -> int | None:
@@ -133,6 +151,14 @@ def _parse_query(text: str, query: str) -> dict[str, str]:
     if "card" in demands:
         demands["card"] = _iccsn(text, demands["card"])
     return demands
+
+
+def _interface(text: str, value: str | None) -> int | None:
+    if value is None:
+        return None
+    if not _INTERFACE_NUMBER.fullmatch(value) or int(value) > _MAX_INTERFACE:
+        raise ValueError(f"{text!r}: the interface is no number up to {_MAX_INTERFACE}")
+    return int(value)
 
 
 def _iccsn(text: str, value: str) -> str:

@@ -68,7 +68,8 @@ class Timeouts(NamedTuple):
 class UsbIdentity(NamedTuple):
     """Who a USB device says it is (USB 2.0, 9.6.1), and where it is plugged in right now.
 
-    ``version``: bcdDevice, 0x0102 for 1.02, where it is known.
+    ``version``: bcdDevice, 0x0102 for 1.02, where it is known. ``interface``: bInterfaceNumber of the one that is
+    claimed; the first for smart cards, where that is not said.
     """
 
     vendor_id: int
@@ -77,6 +78,7 @@ class UsbIdentity(NamedTuple):
     product: str | None
     bus_id: str
     version: int | None = None
+    interface: int | None = None
 
 
 class UsbTransport(Protocol):

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Final
 
-from demail_hw.errors import CardRemoved, DeviceLost, HardwareError, Outcome
+from demail_hw.errors import CardRemoved, DeadlineExceeded, DeviceLost, HardwareError, Outcome, TransportError
 
 __all__ = ["CLOSED", "LostConnection"]
 
@@ -21,10 +21,11 @@ class LostConnection:
 
     @classmethod
     def by(cls, error: BaseException | None = None) -> "LostConnection":
-        """Lost by this error: what is lost with its reader is not said to be a card that was taken out."""
+        """Lost by this error: what is behind a reader that is lost, or was too slow, is not said to be a card that
+        was taken out."""
         return cls(
             "was lost before",
-            kind=DeviceLost if isinstance(error, DeviceLost) else CardRemoved,
+            kind=DeviceLost if isinstance(error, TransportError | DeadlineExceeded) else CardRemoved,
             transient=isinstance(error, HardwareError) and error.transient,
         )
 

@@ -50,12 +50,13 @@ SOURCES: Final = (
 )
 """How each source is written, for whoever is to name one."""
 
+_PIN: Final = "PIN"
 _LONGEST: Final = 256
 """What is read of a line at the most, in bytes; no PIN is that long."""
 _DESCRIPTOR_SECONDS: Final = 30.0
 _DESCRIPTOR: Final = re.compile(r"[0-9]{1,7}")
 _STANDARD_DESCRIPTORS: Final = range(3)
-_HAND_IT_OVER: Final = "Hand the PIN over as in: demail-hw ... --pin fd:3 3<FILE"
+_HAND_IT_OVER: Final = "Hand it over as in: demail-hw ... fd:3 3<FILE"
 _FOREIGN_ACCESS: Final = stat.S_IRWXG | stat.S_IRWXO
 _WORLD_ACCESS: Final = stat.S_IRWXO
 
@@ -92,40 +93,52 @@ class FilePinSource:
     """The first line of a file that only its owner can read; where the path is a link, of the file that it leads to.
 
     Errors: :class:`~demail_hw.errors.ConfigurationError` if others can read it, or it is no regular file;
-    :class:`~demail_hw.errors.PinRequired` if it is missing or empty.
+    :class:`~demail_hw.errors.PinRequired` if it is missing or empty. ``secret``: here and below, what it is called.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, secret: str = _PIN) -> None:
         self._path = path
+        self._secret = secret
 
     def read(self) -> Pin:
         """The first line without its line end."""
-        return _read_file(self._path, forbidden=_FOREIGN_ACCESS)
+        return _read_file(self._path, self._secret, forbidden=_FOREIGN_ACCESS)
+
+    def check(self) -> None:
+        """Could it be read? What is in it is not looked at. Errors: as above, but for an empty file."""
+        with _opened(self._path, self._secret, _FOREIGN_ACCESS):
+            pass
 
 
-def _read_file(path: Path, *, forbidden: int) -> Pin:
+def _read_file(path: Path, secret: str, *, forbidden: int) -> Pin:
     """The first line of a file whose mode has no bit of ``forbidden``."""
-    with _reading(f"The PIN file {path}", remedy="Check its path and owner."):
-        # A pipe without a writer would be waited for; a regular file knows no waiting.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with _closing(descriptor):
-            _check_file(path, os.fstat(descriptor), forbidden)
-            pin = _first_line(lambda space: os.readv(descriptor, [space]))
+    with _opened(path, secret, forbidden) as descriptor:
+        pin = _first_line(lambda space: os.readv(descriptor, [space]))
     if not len(pin):
-        raise PinRequired(f"The PIN file {path} is empty.", remedy="Put the PIN in its first line.")
+        raise PinRequired(f"The {secret} file {path} is empty.", remedy=f"Put the {secret} in its first line.")
     return pin
 
 
-def _check_file(path: Path, status: os.stat_result, forbidden: int) -> None:
+@contextlib.contextmanager
+def _opened(path: Path, secret: str, forbidden: int) -> Iterator[int]:
+    with _reading(f"The {secret} file {path}", remedy="Check its path and owner."):
+        # A pipe without a writer would be waited for; a regular file knows no waiting.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with _closing(descriptor):
+            _check_file(path, secret, os.fstat(descriptor), forbidden)
+            yield descriptor
+
+
+def _check_file(path: Path, secret: str, status: os.stat_result, forbidden: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise ConfigurationError(
-            f"The PIN file {path} is not a regular file.",
+            f"The {secret} file {path} is not a regular file.",
             file=str(path),
             remedy="Name the file itself: file:PATH; of a pipe hand over the descriptor: fd:N.",
         )
     if status.st_mode & forbidden:
         raise ConfigurationError(
-            f"The PIN file {path} has mode {stat.S_IMODE(status.st_mode):04o}: others may read it.",
+            f"The {secret} file {path} has mode {stat.S_IMODE(status.st_mode):04o}: others may read it.",
             file=str(path),
             remedy=f"chmod 600 {path}",
         )
@@ -187,9 +200,10 @@ class CredentialPinSource:
     (mode 0440, systemd issue 29435): those are no fault here. Errors otherwise as for :class:`FilePinSource`.
     """
 
-    def __init__(self, name: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, name: str, environment: Mapping[str, str] | None = None, secret: str = _PIN) -> None:
         self._name = name
         self._environment = environment
+        self._secret = secret
 
     def read(self) -> Pin:
         """The first line of the credential. :class:`~demail_hw.errors.PinRequired` outside a service."""
@@ -199,7 +213,7 @@ class CredentialPinSource:
                 f"The credential {self._name!r} was asked for, but this process got no credentials.",
                 remedy="Add LoadCredential= to the systemd unit.",
             )
-        return _read_file(Path(directory) / self._name, forbidden=_WORLD_ACCESS)
+        return _read_file(Path(directory) / self._name, self._secret, forbidden=_WORLD_ACCESS)
 
 
 class DescriptorPinSource:
@@ -211,8 +225,9 @@ class DescriptorPinSource:
     :class:`~demail_hw.errors.PinRequired` if nothing comes, or at the second time.
     """
 
-    def __init__(self, number: int, *, patience: float = _DESCRIPTOR_SECONDS) -> None:
+    def __init__(self, number: int, secret: str = _PIN, *, patience: float = _DESCRIPTOR_SECONDS) -> None:
         self._number = number
+        self._secret = secret
         self._patience = patience
         self._taken = _take(number)
         self._spent = False
@@ -222,15 +237,17 @@ class DescriptorPinSource:
         what = f"The descriptor {self._number}"
         if self._spent:
             raise PinRequired(
-                f"{what} was read before, and gives the PIN once.",
-                remedy="Use file: or credential: where the PIN is needed again.",
+                f"{what} was read before, and gives the {self._secret} once.",
+                remedy=f"Use file: or credential: where the {self._secret} is needed again.",
             )
         self._spent = True
         deadline = time.monotonic() + self._patience
         with _reading(what, remedy="Hand it to this process open for reading."), _closing(self._taken):
             pin = _first_line(lambda space: self._read_some(space, deadline))
         if not len(pin):
-            raise PinRequired(f"{what} gave no PIN.", remedy="Write the PIN there, in one line.")
+            raise PinRequired(
+                f"{what} gave no {self._secret}.", remedy=f"Write the {self._secret} there, in one line."
+            )
         return pin
 
     def _read_some(self, space: memoryview, deadline: Deadline) -> int:
@@ -239,7 +256,7 @@ class DescriptorPinSource:
         if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
             raise PinRequired(
                 f"The descriptor {self._number} gave no line for {self._patience:g} s.",
-                remedy="Write the PIN there with a line end, or close the other end.",
+                remedy=f"Write the {self._secret} there with a line end, or close the other end.",
             )
         return os.readv(self._taken, [space])
 
@@ -248,7 +265,7 @@ def _take(number: int) -> int:
     """The same file under a number of our own, which is none of the first three and which no child inherits."""
     if fcntl is None:
         raise ConfigurationError(
-            "The PIN source fd: needs fcntl(2), which this system does not have.", remedy="Use file: there."
+            "The source fd: needs fcntl(2), which this system does not have.", remedy="Use file: there."
         )
     try:
         taken = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _STANDARD_DESCRIPTORS.stop)
@@ -263,16 +280,18 @@ def _take(number: int) -> int:
 class EnvironmentPinSource:
     """An environment variable; warned about, since children inherit it and the owner's processes can read it."""
 
-    def __init__(self, name: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, name: str, environment: Mapping[str, str] | None = None, secret: str = _PIN) -> None:
         self._name = name
         self._environment = environment
+        self._secret = secret
 
     def read(self) -> Pin:
         """The variable's value. :class:`~demail_hw.errors.PinRequired` if it is not set."""
         if not _variable(self._name, self._environment):
-            raise PinRequired(f"The environment variable {self._name} holds no PIN.", remedy="Set it.")
+            raise PinRequired(f"The environment variable {self._name} holds no {self._secret}.", remedy="Set it.")
         warnings.warn(
-            f"the PIN comes from the environment variable {self._name}: use file: or credential: in production",
+            f"the {self._secret} comes from the environment variable {self._name}: "
+            "use file: or credential: in production",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -287,9 +306,10 @@ def _variable(name: str, environment: Mapping[str, str] | None) -> str:
 class KeyringPinSource:
     """The desktop's keyring, through the ``keyring`` package (extra ``keyring``)."""
 
-    def __init__(self, service: str, user: str) -> None:
+    def __init__(self, service: str, user: str, secret: str = _PIN) -> None:
         self._service = service
         self._user = user
+        self._secret = secret
 
     def read(self) -> Pin:
         """The stored password. :class:`~demail_hw.errors.PinRequired` if there is none."""
@@ -298,7 +318,7 @@ class KeyringPinSource:
             import keyring.errors
         except ImportError as error:
             raise ConfigurationError(
-                "The PIN source keyring: needs the package keyring.", remedy="pip install 'demail-hw[keyring]'"
+                "The source keyring: needs the package keyring.", remedy="pip install 'demail-hw[keyring]'"
             ) from error
         try:
             value = keyring.get_password(self._service, self._user)
@@ -308,7 +328,8 @@ class KeyringPinSource:
             ) from error
         if not value:
             raise PinRequired(
-                f"The keyring holds no PIN for {self._service}/{self._user}.", remedy="Store it with keyring set."
+                f"The keyring holds no {self._secret} for {self._service}/{self._user}.",
+                remedy="Store it with keyring set.",
             )
         return _to_pin(value)
 
@@ -348,8 +369,8 @@ def _to_pin(text: str) -> Pin:
     return Pin(text.encode(errors="surrogatepass"))
 
 
-def parse_pin_source(text: str, *, environment: Mapping[str, str] | None = None) -> PinSource:
-    """Read a PIN source from text.
+def parse_pin_source(text: str, *, environment: Mapping[str, str] | None = None, secret: str = _PIN) -> PinSource:
+    """Read a PIN source from text. ``secret``: what it is called, if it is no PIN.
 
     A literal PIN is refused, and never repeated in the message. Errors:
     :class:`~demail_hw.errors.ConfigurationError`.
@@ -357,31 +378,31 @@ def parse_pin_source(text: str, *, environment: Mapping[str, str] | None = None)
     kind, colon, rest = text.partition(":")
     parsers: dict[str, Callable[[str], PinSource]] = {
         "prompt": lambda _: PromptPinSource(),
-        "file": lambda path: FilePinSource(Path(path)),
-        "credential": lambda name: CredentialPinSource(_plain_name(name), environment),
-        "fd": _parse_descriptor,
-        "env": lambda name: EnvironmentPinSource(name, environment),
-        "keyring": _parse_keyring,
+        "file": lambda path: FilePinSource(Path(path), secret),
+        "credential": lambda name: CredentialPinSource(_plain_name(name), environment, secret),
+        "fd": lambda number: DescriptorPinSource(_descriptor(number), secret),
+        "env": lambda name: EnvironmentPinSource(name, environment, secret),
+        "keyring": lambda place: KeyringPinSource(*_keyring_place(place), secret),
     }
     if not colon or kind not in parsers or bool(rest) is (kind == "prompt"):
         # The text may be a PIN that somebody typed here: neither the message nor a traceback with locals shows it.
         del text, kind, rest
         raise ConfigurationError(
-            "This is no PIN source.",
-            remedy=f"Use {SOURCES}; never the PIN itself.",
+            f"This is no {secret} source.",
+            remedy=f"Use {SOURCES}; never the {secret} itself.",
         )
     return parsers[kind](rest)
 
 
-def _parse_descriptor(number: str) -> DescriptorPinSource:
+def _descriptor(number: str) -> int:
     if not _DESCRIPTOR.fullmatch(number) or int(number) in _STANDARD_DESCRIPTORS:
         raise ConfigurationError(
-            "A descriptor source is written fd:N, and N is 3 or more: the first three are not for a PIN.",
+            "A descriptor source is written fd:N, and N is 3 or more: the first three are for other things.",
             remedy=_HAND_IT_OVER,
         )
     if not _was_inherited(int(number)):
         raise ConfigurationError(f"The descriptor {number} was not handed to this process.", remedy=_HAND_IT_OVER)
-    return DescriptorPinSource(int(number))
+    return int(number)
 
 
 def _was_inherited(number: int) -> bool:
@@ -401,11 +422,11 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def _parse_keyring(rest: str) -> KeyringPinSource:
+def _keyring_place(rest: str) -> tuple[str, str]:
     service, slash, user = rest.rpartition("/")
     if not slash or not service or not user:
         raise ConfigurationError(
             "A keyring source is written keyring:SERVICE/USER.",
             remedy="Name service and user as keyring set SERVICE USER did, with a slash between them.",
         )
-    return KeyringPinSource(service, user)
+    return service, user

@@ -8,7 +8,7 @@ from demail_hw.address import Address
 from demail_hw.errors import ConfigurationError, DeviceNotFound
 from demail_hw.interfaces import Reader, ReaderDriver, ReaderInfo, ShareMode, Timeouts
 
-__all__ = ["find_readers", "open_reader", "reader_driver", "reader_schemes"]
+__all__ = ["driver_of", "find_readers", "open_reader", "reader_driver", "reader_schemes"]
 
 _READERS = "demail_hw.readers"
 _TLS_ALONE: Final = "It is for TLS: write usbips://HOST/, or leave it out."
@@ -16,6 +16,7 @@ _FOR: Final[Mapping[str, str]] = {
     "ca": _TLS_ALONE,
     "capture": "It is for USB/IP: usbip:, usbips:; leave it out.",
     "cert": _TLS_ALONE,
+    "interface": "It is for USB: usbip:, usbips:, libusb:; leave it out.",
     "key": _TLS_ALONE,
     "profile": "It is for simulated readers, as in sim:netkey3?profile=tpdu; leave it out.",
 }
@@ -58,7 +59,7 @@ def open_reader(address: Address | str, *, timeouts: Timeouts | None = None) -> 
     :class:`~demail_hw.errors.DeviceNotFound` if ``?reader=`` names another one; what the driver raises.
     """
     parsed = Address.parse(address) if isinstance(address, str) else address
-    driver = _driver_of(parsed)
+    driver = driver_of(parsed)
     if parsed.share == ShareMode.SHARED.value and not driver.can_share:
         raise ConfigurationError(
             f"A card behind {parsed.scheme}: cannot be shared with other programs.",
@@ -75,11 +76,15 @@ def open_reader(address: Address | str, *, timeouts: Timeouts | None = None) -> 
 def find_readers(address: Address | str, *, timeouts: Timeouts | None = None) -> tuple[ReaderInfo, ...]:
     """The readers that an address can mean. Errors: as :func:`open_reader`."""
     parsed = Address.parse(address) if isinstance(address, str) else address
-    return tuple(_driver_of(parsed).find(parsed, timeouts=timeouts or Timeouts()))
+    return tuple(driver_of(parsed).find(parsed, timeouts=timeouts or Timeouts()))
 
 
-def _driver_of(address: Address) -> ReaderDriver:
-    """Its driver, which takes every parameter of it."""
+def driver_of(address: Address) -> ReaderDriver:
+    """Its driver, which takes every parameter of it.
+
+    Errors: as :func:`reader_driver`; :class:`~demail_hw.errors.ConfigurationError` for a parameter that it does not
+    take.
+    """
     driver = reader_driver(address.scheme)
     for name in sorted(_FOR.keys() - driver.parameters):
         if getattr(address, name) is not None:

@@ -12,6 +12,7 @@ import pytest
 from demail_hw.ccid.reader import CcidReader
 from demail_hw.config.schema import BindingConfig
 from demail_hw.interfaces import CardLimits, Reader, Timeouts
+from demail_hw.polling import pause
 from demail_hw.registry import open_reader
 from demail_hw.transaction_lock import TransactionLock
 from demail_hw_drivers.binding_reader import BindingReader, bind
@@ -148,7 +149,7 @@ def ccid() -> Iterator[Bench]:
     card = ScriptedCard()
     device = SimulatedUsbReader(card, serial=SERIAL)
     cable = LoopbackTransport(device)
-    reader = CcidReader(cable, lock=TransactionLock(), grace=Bench.soon)
+    reader = CcidReader(cable, lock=TransactionLock(), grace=Bench.soon, pause=pause)
     yield PluggedBench(reader, device, card, cable.close)
     reader.close()
 

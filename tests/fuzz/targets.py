@@ -1,10 +1,11 @@
 """What is fuzzed: the decoders and machines that take a stranger's bytes. Any bytes are a value or a typed error.
 
-A machine gets its bytes in pieces: the first byte says how long they are.
+A machine gets its bytes in pieces: the first byte says how long they are, or each has its length in front.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Final, TypeAlias
 
 from demail_hw.address import Address
@@ -18,22 +19,32 @@ from demail_hw.ccid.messages import XfrBlock, decode_command, decode_interrupt, 
 from demail_hw.ccid.parameters import T0ProtocolData, T1ProtocolData
 from demail_hw.ccid.serial_framing import FrameReader
 from demail_hw.ccid.utrust_escape import ReaderInfo
+from demail_hw.cms import ber
+from demail_hw.cms.container import cms_octets
+from demail_hw.cms.content_encryption import content_cipher
+from demail_hw.cms.enveloped_data import EnvelopedData, KeyTransRecipientInfo
+from demail_hw.cms.key_transport import key_transport_padding
 from demail_hw.config.loading import parse_configuration
 from demail_hw.errors import HardwareError
-from demail_hw.iso7816 import tlv
+from demail_hw.gateway.handshake import HandshakeObserver, Sender
+from demail_hw.iso7816 import t0, tlv
 from demail_hw.iso7816.apdu import CommandApdu, ResponseApdu
 from demail_hw.iso7816.atr import Atr, Checksum, HistoricalBytes
 from demail_hw.iso7816.pps import Pps
-from demail_hw.iso7816.t1_blocks import decode_block
+from demail_hw.iso7816.t1 import DEFAULT_IFSD, T1
+from demail_hw.iso7816.t1_blocks import MAX_INFORMATION, decode_block
+from demail_hw.iso7816.tpdu import Transmission
 from demail_hw.iso7816.trace import Trace, mask
 from demail_hw.pin_sources import parse_pin_source
-from demail_hw.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor, decode_string
-from demail_hw.usb.setup import SetupPacket
+from demail_hw.usb.descriptors import ConfigurationDescriptor, DescriptorType, DeviceDescriptor, decode_string
+from demail_hw.usb.setup import SetupPacket, get_descriptor
+from demail_hw.usb.shown_descriptors import ShownDescriptors
 from demail_hw.usbip.access import AccessRule
 from demail_hw.usbip.capture import Capture
 from demail_hw.usbip.client import UsbIpClient
 from demail_hw.usbip.events import NEED_DATA, Submitted
 from demail_hw.usbip.messages import (
+    HEADER_SIZE,
     CmdSubmit,
     CmdUnlink,
     Direction,
@@ -59,11 +70,28 @@ Target: TypeAlias = Callable[[bytes], None]
 DEVICE: Final = UsbDevice("/sys/1-1", "1-1", 1, 2, 2, 0x04E6, 0x5710, 3, 0, 0, 0, 1, 1, 1)
 GRANTED: Final = OpRepImport(DEVICE).encode()
 PROFILE: Final = reader_profile("ext_apdu")
+SHOWN: Final = ShownDescriptors(PROFILE.device_descriptor(), (PROFILE.configuration_descriptor(),))
+T1_BLOCK: Final = 3 + MAX_INFORMATION + 2
+CRC, NEGOTIATED = 0x01, 0x02
+SELECT: Final = bytes.fromhex("00a4000c023f00")
+SIGN: Final = bytes.fromhex("002a9e9a33") + bytes(0x33) + b"\0"
+T0_TPDU: Final = 5 + 255
+RET_SUBMIT: Final = RetSubmit(0, 0, 0).encode()[:4]
+LONG: Final = bytes.fromhex("00d60000000100") + bytes(256)
+READ: Final = bytes.fromhex("00b0000000")
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:
     size = (data[0] if data else 0) or len(data) or 1
     return (data[start : start + size] for start in range(1, len(data), size))
+
+
+def _prefixed(data: bytes, size: int = 1) -> Iterator[bytes]:
+    at = 0
+    while at < len(data):
+        start = at + size
+        at = start + int.from_bytes(data[at:start], "big")
+        yield data[start:at]
 
 
 def _refusing(*kinds: type[Exception]) -> Callable[[Target], Target]:
@@ -140,13 +168,30 @@ def _server(data: bytes) -> None:
                 server.send(RetSubmit(event.command.seqnum, -32, 0))
 
 
+def _asks(seqnum: int, kind: DescriptorType, index: int = 0) -> bytes:
+    setup = get_descriptor(kind, index, 255).encode()
+    return CmdSubmit(seqnum, DEVICE.devid, Direction.IN, 0, 0, 255, 0, 0, 0, setup).encode()
+
+
 @_refusing(HardwareError)
 def _pump(data: bytes) -> None:
-    pump = UrbPump()
+    """What is shown to the kernel as a descriptor is what was shown before."""
+    pump = UrbPump(SHOWN)
     pump.from_kernel(_submit(1, Direction.OUT, 3).encode() + b"abc" + _submit(2, Direction.IN, 64).encode())
     pump.from_kernel(CmdUnlink(3, DEVICE.devid, 2).encode())
+    asked = {4: SHOWN.device, 5: SHOWN.configurations[0], 6: b""}
+    kinds = (DescriptorType.DEVICE, DescriptorType.CONFIGURATION)
+    pump.from_kernel(b"".join(map(_asks, asked, (*kinds, DescriptorType.CONFIGURATION), (0, 0, 1))))
+    pump.from_kernel(_asks(7, DescriptorType.STRING, 1))
     for number, piece in enumerate(_pieces(data)):
-        (pump.from_kernel if number % 3 == 2 else pump.from_server)(piece)
+        if number % 3 == 2:
+            pump.from_kernel(piece)
+            continue
+        for head, answer in itertools.pairwise((*pump.from_server(piece), b"")):
+            seqnum = int.from_bytes(head[4:8], "big") if len(head) == HEADER_SIZE else 0
+            reply = decode_reply(head) if seqnum in asked and head[:4] == RET_SUBMIT else None
+            if isinstance(reply, RetSubmit) and reply.actual_length:
+                assert asked[seqnum].startswith(bytes(answer))
 
 
 def _capture(data: bytes) -> None:
@@ -202,6 +247,63 @@ def _reply(device: CcidDevice, event: DeviceEvent) -> Reply:
             return device.answer()
 
 
+@_refusing(HardwareError)
+def _t1(data: bytes) -> None:
+    """The card says these blocks; no block of ours is too long for it, and each exchange ends."""
+    mode = data[0] if data else 0
+    card = _prefixed(data[1:])
+    t1 = T1(ifsc=DEFAULT_IFSD, checksum=Checksum.CRC if mode & CRC else Checksum.LRC)
+    if mode & NEGOTIATED:
+        _play(t1.negotiate_ifsd(MAX_INFORMATION), card, T1_BLOCK)
+    for command in (SELECT, SIGN, LONG):
+        _play(t1.exchange((command,)), card, T1_BLOCK)
+
+
+@_refusing(HardwareError)
+def _t0(data: bytes) -> None:
+    card = _prefixed(data)
+    for command in (SELECT, SIGN, READ, LONG):
+        _play(t0.exchange((command,)), card, T0_TPDU)
+
+
+def _play(exchange: Generator[Transmission, bytes, object], card: Iterator[bytes], longest: int) -> None:
+    """Until it is done, or the card has said all."""
+    with contextlib.suppress(StopIteration):
+        sent = next(exchange)
+        for answer in card:
+            assert 0 < sum(map(len, sent.data)) <= longest
+            sent = exchange.send(answer)
+
+
+def _cms(data: bytes) -> None:
+    """All but the decryption."""
+    with contextlib.suppress(HardwareError):
+        _walk(ber.decode(data))
+    with contextlib.suppress(HardwareError):
+        message = EnvelopedData.decode(cms_octets(data))
+        for recipient in message.recipients:
+            if isinstance(recipient, KeyTransRecipientInfo):
+                with contextlib.suppress(HardwareError):
+                    key_transport_padding(recipient.key_encryption)
+        content_cipher(message.content)
+
+
+def _walk(element: ber.Element) -> None:
+    for read in (element.octets, element.integer, element.object_identifier):
+        with contextlib.suppress(HardwareError):
+            read()
+    for child in element.children:
+        _walk(child)
+
+
+def _tls_handshake(data: bytes) -> None:
+    """Both ends in turn. An observer never raises."""
+    seen = HandshakeObserver()
+    for sender, piece in zip(itertools.cycle(Sender), _prefixed(data, 2), strict=False):
+        seen.note(sender, piece)
+    assert seen.version is None or seen.server_hello is not None
+
+
 def _serial(data: bytes) -> None:
     reader = FrameReader()
     for piece in _pieces(data):
@@ -229,6 +331,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     "ccid_messages": _decoders(decode_command, decode_response, decode_interrupt),
     "ccid_parameters": _decoders(T0ProtocolData.decode, T1ProtocolData.decode, ReaderInfo.decode),
     "certificate": _decoders(parse_certificate),
+    "cms": _cms,
     "configuration": _texts(parse_configuration),
     "descriptors": _decoders(
         DeviceDescriptor.decode,
@@ -240,7 +343,10 @@ TARGETS: Final[Mapping[str, Target]] = {
     ),
     "pin_source": _texts(parse_pin_source),
     "serial_framing": _serial,
+    "t0": _t0,
+    "t1": _t1,
     "t1_block": _decoders(decode_block, lambda data: decode_block(data, Checksum.CRC)),
+    "tls_handshake": _tls_handshake,
     "tlv": _decoders(tlv.decode_all, tlv.decode_header),
     "trace": _texts(Trace.parse),
     "usbip_client": _client,

@@ -35,9 +35,11 @@ from demail_hw.keys.provider import open_provider
 from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.registry import find_readers, open_reader
 from demail_hw.usbip.binding import BindingEvent, BindingState, RetryLimits
+from demail_hw_drivers import binding as binding_module
 from demail_hw_drivers.binding import Binding
 from demail_hw_drivers.binding_reader import BindingReader, bind
 from demail_hw_drivers.binding_switch import BindingSwitch
+from demail_hw_drivers.tcp import StopFlag
 from demail_hw_drivers.tls_stream import TlsFiles, server_context
 from demail_hw_drivers.usbip_client import connect
 from demail_hw_drivers.usbip_server import UsbIpServer
@@ -45,6 +47,7 @@ from demail_hw_drivers.usbip_server_audit import AuditLine
 from demail_hw_drivers.usbip_transport import UsbIpTransport
 from demail_hw_simulators.card.personalities import open_card
 from demail_hw_simulators.ccid_device import SimulatedUsbReader
+from fault_bed import Deaf
 from tls_files import TlsAuthority
 
 SECONDS = 30.0
@@ -282,7 +285,7 @@ def test_whose_time_is_over_is_told_what_was_tried(server: UsbIpServer, bound: B
 def test_an_attempt_that_the_deadline_cuts_short_hides_nothing() -> None:
     tried: list[float] = []
 
-    def refuse(deadline: float) -> None:
+    def refuse(deadline: float, stop: StopFlag) -> None:
         tried.append(deadline)
         if len(tried) == 1:
             raise DeviceBusy("Somebody has it.")
@@ -294,13 +297,40 @@ def test_an_attempt_that_the_deadline_cuts_short_hides_nothing() -> None:
         binding.reader(deadline=short())
 
 
+def test_an_attempt_that_was_called_off_hides_nothing() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def refuse(deadline: float, stop: StopFlag) -> None:
+        if begun.is_set():
+            raise DeviceBusy("Somebody has it.")
+        begun.set()
+        assert go_on.wait(SECONDS)
+        raise ServerRefused("The server wants nobody.")
+
+    binding = Binding("desk", refuse, limits=NEVER)  # type: ignore[arg-type]
+
+    def ask() -> None:
+        with contextlib.suppress(HardwareError):
+            binding.reader(deadline=short())
+
+    first = threading.Thread(target=ask)
+    first.start()
+    assert begun.wait(SECONDS)
+    binding.disable()
+    binding.enable()
+    ask()
+    go_on.set()
+    first.join(SECONDS)
+    assert isinstance(binding.refuse(), DeviceBusy)
+
+
 def test_a_caller_without_patience_is_no_failure_of_the_device(server: UsbIpServer) -> None:
     address = Address.parse(f"usbip://127.0.0.1:{server.port}/serial=1")
 
-    def slowly(deadline: float) -> UsbIpTransport:
+    def slowly(deadline: float, stop: StopFlag) -> UsbIpTransport:
         if deadline < time.monotonic() + SECONDS / 4:
             raise DeadlineExceeded("The server did not answer.")
-        return connect(address, deadline=deadline)
+        return connect(address, deadline=deadline, stop=stop)
 
     binding = Binding("desk", slowly, limits=RetryLimits(first=1000, longest=1000, attempts=2))
     for _ in range(3):
@@ -338,7 +368,7 @@ def test_a_device_that_is_not_there(
 
 
 def test_what_no_time_mends_is_told_at_once(switch: BindingSwitch) -> None:
-    def refuse(deadline: float) -> None:
+    def refuse(deadline: float, stop: StopFlag) -> None:
         raise ConfigurationError("The key is missing.", file="me.key")
 
     binding = Binding("desk", refuse, limits=NEVER)  # type: ignore[arg-type]
@@ -386,8 +416,9 @@ def test_an_address_without_files_has_those_of_the_configuration(
         file.write_text("[tls]\n" + "".join(f'{name} = "{path}"\n' for name, path in lines.items()))
 
     write(authority.ca)
-    assert len(find_readers(address)) == 1
-    open_reader(address).close()
+    (info,) = find_readers(address)
+    assert info.address == f"{address}1-1"  # the files are those of the configuration here too
+    open_reader(info.address).close()
     write(stranger.ca)
     with pytest.raises(TransportError, match="refused here") as caught:
         find_readers(address)
@@ -481,7 +512,7 @@ def test_what_is_switched_off_is_let_go(server: UsbIpServer, bound: Bound, switc
 def test_the_switch_turns_nothing_on_that_it_did_not_turn_off() -> None:
     off = [False]
 
-    def fail(deadline: float) -> None:
+    def fail(deadline: float, stop: StopFlag) -> None:
         pytest.fail("it attaches")
 
     binding = Binding("desk", fail, enabled=False, is_off=lambda: off[0])  # type: ignore[arg-type]
@@ -495,7 +526,7 @@ def test_the_switch_turns_nothing_on_that_it_did_not_turn_off() -> None:
 def test_the_switch_does_not_undo_what_the_program_did(server: UsbIpServer, bound: Bound) -> None:
     off = [False]
     address = Address.parse(f"usbip://127.0.0.1:{server.port}/serial=1")
-    binding = Binding("desk", lambda end: connect(address, deadline=end), is_off=lambda: off[0])
+    binding = Binding("desk", lambda end, stop: connect(address, deadline=end, stop=stop), is_off=lambda: off[0])
     binding.disable()
     for now in (True, False):
         off[0] = now
@@ -504,6 +535,27 @@ def test_the_switch_does_not_undo_what_the_program_did(server: UsbIpServer, boun
     binding.enable()
     assert binding.reader(deadline=soon()).serial == "1"
     binding.close()
+
+
+@pytest.mark.parametrize("ending", ["disable", "close"])
+def test_an_attempt_ends_when_the_binding_is_let_go(
+    bound: Bound, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    monkeypatch.setattr(binding_module, "_ATTEMPT_SECONDS", 10 * SECONDS)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        binding = bound(listener.getsockname()[1]).binding
+        keeper = threading.Thread(target=binding.keep)
+        keeper.start()
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(SECONDS)
+            assert len(connection.recv(8, socket.MSG_WAITALL)) == 8  # it was asked for its devices, and says nothing
+            getattr(binding, ending)()
+            assert connection.recv(1) == b""
+        binding.close()
+        keeper.join(SECONDS)
+        assert not keeper.is_alive()
+    assert binding.status.counters.failures == 0
 
 
 def test_a_closed_reader_stays_closed(server: UsbIpServer, bound: Bound) -> None:
@@ -577,7 +629,7 @@ def test_a_kept_reader_can_be_used_meanwhile(
 def test_an_attempt_of_a_kept_reader_may_last_longer_than_a_look(keep: Callable[[Binding], None]) -> None:
     given: queue.SimpleQueue[float] = queue.SimpleQueue()
 
-    def note(deadline: float) -> None:
+    def note(deadline: float, stop: StopFlag) -> None:
         given.put(deadline - time.monotonic())
         raise DeadlineExceeded("The server did not answer.")
 
@@ -613,6 +665,24 @@ def test_a_kept_reader_is_asked_for_a_sign_of_life(
         asked = 0
         while asked < 3:
             asked += device.commands.get(timeout=SECONDS) == b"\x65"  # PC_to_RDR_GetSlotStatus
+
+
+def test_a_kept_reader_that_answers_nothing_any_more_is_imported_anew(
+    bound: Bound, keep: Callable[[Binding], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demail_hw_drivers.binding._LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("demail_hw_drivers.binding._HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr("demail_hw_drivers.binding._DEAF_SECONDS", 0.3)
+    device = Deaf(SimulatedUsbReader(None, serial="1"))
+    with UsbIpServer([device], port=0) as server:
+        binding = bound(server.port).binding
+        events = Events(binding)
+        keep(binding)
+        events.until(BindingState.ATTACHED)
+        device.deaf = True
+        events.until(BindingState.LOST)
+        events.until(BindingState.ATTACHED)
+        assert not device.deaf
 
 
 def test_a_listener_that_has_heard_enough(server: UsbIpServer, bound: Bound) -> None:
@@ -664,18 +734,29 @@ def test_status_and_switch(settings: dict[str, str]) -> None:
     assert status()["on"] is False
     code, _, err = run(settings, "card", "info", "binding:desk")
     assert (code, "demail-hw binding on desk" in err) == (6, True)
+    assert "The state of the binding 'desk' is off: It is switched off." in err
     assert run(settings, "binding", "on", "desk")[:2] == (0, "desk: on\n")
     assert run(settings, "card", "info", "binding:desk")[0] == 0
     assert run(settings, "binding", "off", "dusk")[0] == 9
+
+
+def test_the_switch_does_not_enable(settings: dict[str, str]) -> None:
+    file = pathlib.Path(settings["DEMAIL_HW_CONFIG"])
+    file.write_text(f"{file.read_text()}enabled = false\n")
+    stays = f"desk: the switch is on, but bindings.desk.enabled is false in {file}\n"
+    assert run(settings, "binding", "on", "desk")[:2] == (0, stays)
+    assert json.loads(run(settings, "binding", "on", "desk", "--json")[1])["enabled"] is False
 
 
 def test_status_is_a_table(settings: dict[str, str], process: ServerProcess) -> None:
     with pathlib.Path(settings["DEMAIL_HW_CONFIG"]).open("a") as file:
         file.write('[bindings.absent-reader]\nhost = "127.0.0.1"\nport = 1\nvid_pid = "04e6:5710"\n')
         file.write('[bindings.idle]\nhost = "127.0.0.1"\nport = 1\nenabled = false\n')
+        file.write(f'[bindings.only]\nhost = "127.0.0.1"\nport = {process.port}\n')
+        file.write(f'[bindings.other]\nhost = "127.0.0.1"\nport = {process.port}\nserial = "1"\n')
         file.write(f'[bindings.used]\nhost = "127.0.0.1"\nport = {process.port}\nvid_pid = "1234:5678"\n')
     assert run(settings, "binding", "off", "desk")[0] == 0
-    code, out, _ = run(settings, "binding", "status", "desk", "absent-reader", "idle", "used")
+    code, out, _ = run(settings, "binding", "status", "desk", "absent-reader", "idle", "used", "only", "other")
     head, *rows = out.splitlines()
     ends = (head.index("state"), head.index("device"), head.index("on the server"))
     cut = [[row[: ends[0]], row[ends[0] : ends[1]], row[ends[1] : ends[2]], row[ends[2] :]] for row in rows]
@@ -690,6 +771,8 @@ def test_status_is_a_table(settings: dict[str, str], process: ServerProcess) -> 
         ["absent-reader  user", "not reached", "04e6:5710 at 127.0.0.1", cut[1][3]],
         ["idle           user", "not enabled", "the only reader at 127.0.0.1", cut[2][3]],
         ["used           user", "not listed", "1234:5678 at 127.0.0.1", "absent, or in use"],
+        ["only           user", "free", "the only reader at 127.0.0.1", f"usbip://127.0.0.1:{process.port}/1-1"],
+        ["other          user", "perhaps free", "1 at 127.0.0.1", f"usbip://127.0.0.1:{process.port}/1-1"],
     ]
     assert "no USB server at 127.0.0.1:1" in cut[1][3]
     assert cut[1][3].endswith("Check its address, and that it runs.")
@@ -751,14 +834,52 @@ def test_watching(settings: dict[str, str], process: ServerProcess) -> None:
     assert (watching.returncode, err) == (0, "")
 
 
+def test_bound_readers_and_their_cards_are_watched(settings: dict[str, str]) -> None:
+    with pathlib.Path(settings["DEMAIL_HW_CONFIG"]).open("a") as file:
+        file.write('[bindings.gone]\nhost = "127.0.0.1"\nport = 1\nretry = { first = 1000, longest = 1000 }\n')
+    words = [sys.executable, "-m", "demail_hw.cli", "readers", "--watch", "binding:", "--json"]
+    watching = subprocess.Popen(words, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert watching.stdout is not None
+    seen = [json.loads(watching.stdout.readline()) for _ in range(2)]
+    watching.send_signal(signal.SIGINT)
+    _, err = watching.communicate(timeout=SECONDS)
+    assert [(each["event"], each["address"], each["serial"]) for each in seen] == [
+        ("reader arrived", "binding:desk", "53692013000000"),
+        ("card inserted", "binding:desk", "53692013000000"),
+    ]
+    assert watching.returncode == 0
+    assert "binding:gone: " in json.loads(err)["warning"]
+
+
+@pytest.mark.parametrize("address", ["xyz:", "binding:dusk", "binding:"])
+def test_what_no_time_mends_ends_the_watch(tmp_path: pathlib.Path, address: str) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("[bindings]\n")
+    assert run(dict(os.environ), "--config", str(file), "readers", "--watch", address)[0] == 9
+
+
+def test_readers_without_an_address_are_those_of_the_configuration_too(settings: dict[str, str]) -> None:
+    code, out, _ = run(settings, "readers", "--json")
+    assert (code, json.loads(out)["readers"][0]["address"]) == (0, "binding:desk")
+
+
+def test_who_watches_what_is_switched_off_is_told_what_for(settings: dict[str, str]) -> None:
+    assert run(settings, "binding", "off", "desk")[0] == 0
+    words = [sys.executable, "-m", "demail_hw.cli", "binding", "watch", "desk"]
+    with subprocess.Popen(words, env=settings, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        assert watching.stdout.readline().endswith("Waiting for: demail-hw binding on desk\n")
+        watching.send_signal(signal.SIGINT)
+
+
 def test_the_bindings_are_listed(settings: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEMAIL_HW_CONFIG", settings["DEMAIL_HW_CONFIG"])
     (info,) = find_readers("binding:")
     assert (info.address, info.serial) == ("binding:desk", "53692013000000")
     assert find_readers("binding:desk") == (info,)
-    assert find_readers("binding:dusk") == ()
-    with pytest.raises(ConfigurationError, match="no binding 'dusk'; it has desk"):
-        open_reader("binding:dusk")
+    for look_up in (find_readers, open_reader):
+        with pytest.raises(ConfigurationError, match="no binding 'dusk'; it has desk"):
+            look_up("binding:dusk")
 
 
 def test_a_configuration_is_checked(tmp_path: pathlib.Path) -> None:
@@ -769,6 +890,25 @@ def test_a_configuration_is_checked(tmp_path: pathlib.Path) -> None:
     assert f"{file}:3: cards.a.pin: it is no PIN source" in out
     assert f"{file}:5: bindings.b.hst: there is no such key. Did you mean host?" in out
     assert "918273" not in out + err
+
+
+def test_addresses_that_mean_nothing_are_mistakes_and_files_that_are_not_there_warnings(
+    tmp_path: pathlib.Path,
+) -> None:
+    cards = ("binding:nope", "usbip://x/foo", "xyz:", "usbip://x/?profile=tpdu", "sim:nope", "sim:netkey3")
+    exports = ("pcsc:", "sim:nope", "libusb:foo", "libusb:", "libusb:")
+    file = tmp_path / "wrong.toml"
+    file.write_text(
+        "".join(f'[cards.c{number}]\nreader = "{reader}"\n' for number, reader in enumerate(cards))
+        + "".join(f'[[server.exports]]\ndevice = "{device}"\n' for device in exports)
+        + '[cards.last]\nreader = "sim:"\npin = "file:/nowhere/pin"\n'
+        + '[tls]\ncertificate = "none.pem"\nkey = "k"\nca = "none.pem"\n'
+    )
+    code, out, _ = run(dict(os.environ), "--config", str(file), "config", "check", "--json")
+    told = json.loads(out)
+    assert code == 9
+    assert [each["line"] for each in told["problems"]] == [2, 4, 6, 8, 10, 14, 16, 18, 22]
+    assert [each["key"] for each in told["warnings"]] == ["cards.last.pin", "tls"]
 
 
 def test_a_configuration_is_shown(settings: dict[str, str]) -> None:

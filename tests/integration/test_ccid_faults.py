@@ -17,6 +17,7 @@ from demail_hw.errors import (
     CardMute,
     CardRemoved,
     DeadlineExceeded,
+    DeviceLost,
     HardwareError,
     Layer,
     Outcome,
@@ -25,6 +26,7 @@ from demail_hw.errors import (
     SlotError,
 )
 from demail_hw.interfaces import CardConnection, ExportedDevice, Reader, Timeouts
+from demail_hw.polling import pause
 from demail_hw.registry import open_reader
 from demail_hw.transaction_lock import TransactionLock
 from demail_hw_drivers.usbip_server import UsbIpServer
@@ -81,7 +83,7 @@ Opener: TypeAlias = Callable[[ExportedDevice], contextlib.AbstractContextManager
 
 @contextlib.contextmanager
 def loopback(device: ExportedDevice) -> Iterator[Reader]:
-    reader = CcidReader(LoopbackTransport(device), lock=TransactionLock(), grace=soon)
+    reader = CcidReader(LoopbackTransport(device), lock=TransactionLock(), grace=soon, pause=pause)
     with contextlib.closing(reader):
         yield reader
 
@@ -134,7 +136,7 @@ def test_reader_fault_is_a_typed_error_and_the_next_connection_works(
         with pytest.raises(kind) as caught:
             sign(connection, deadline=deadline())
         assert (caught.value.layer, caught.value.outcome) == (layer, Outcome.UNKNOWN)
-        with pytest.raises(CardRemoved) as lost:
+        with pytest.raises(DeviceLost if kind is DeadlineExceeded else CardRemoved) as lost:
             sign(connection, deadline=soon())
         assert lost.value.outcome is Outcome.NOT_SENT
         assert len(card.commands) == 1

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 import demail_hw
 from demail_hw.cli.exit_codes import ExitCode
 from demail_hw.identity import KeyRole
+from demail_hw.registry import reader_schemes
 from demail_hw_drivers.usbip_server import UsbIpServer
 from demail_hw_simulators.ca import telesec_ca
 from demail_hw_simulators.card.card import SimulatedTcosCard
@@ -290,6 +291,7 @@ def test_exit_codes(usb_server: str, tmp_path: Path, message: Path, pin: str) ->
         (ExitCode.KEY, ("decrypt", usb_server, message, "--pin", pin)),
         (ExitCode.CONFIGURATION, ("sign", usb_server, message, "--key", "signature", "--pin", "123456")),
         (ExitCode.CONFIGURATION, ("card", "info", "xyz:1")),
+        (ExitCode.CONFIGURATION, ("--config", tmp_path, "config", "check")),
         (ExitCode.CONFIGURATION, ("sign", "sim:none", message, *sign)),
     ]
     for code, arguments in cases:
@@ -318,6 +320,11 @@ def test_environment_pin_is_warned_about(usb_server: str, message: Path, monkeyp
     assert done.returncode == 0
     assert b"warning" in done.stderr
     assert b"123456" not in done.stderr
+
+
+def test_the_help_names_every_scheme() -> None:
+    said = run("--help").stdout.decode()
+    assert [scheme for scheme in reader_schemes() if f" {scheme}:" not in said] == []
 
 
 def test_version_and_help() -> None:

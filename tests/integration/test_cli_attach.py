@@ -6,13 +6,13 @@ import pathlib
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from demail_hw.cli.attach import watchdog
 from demail_hw.cli.exit_codes import ExitCode
 from demail_hw.cli.main import main
+from demail_hw.cli.systemd_notify import watchdog
 from demail_hw_drivers import vhci, vhci_attach
 from demail_hw_drivers.usbip_server import UsbIpServer
 from demail_hw_drivers.usbip_transport import UsbIpTransport
@@ -25,6 +25,7 @@ STATUS = (
     "hub port sta spd dev      sockfd local_busid\n"
     "hs  0004 006 002 00010002 000007 1-1\n"
     "hs  0005 006 002 00010002 000007 1-2\n"
+    "hs  0006 004 000 00000000 000000 0-0\n"
 )
 
 
@@ -141,21 +142,64 @@ def test_a_binding_of_the_configuration(
     assert 'mode = "kernel"' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("what", ["4", "usbip://usb-server/1-1", "usbip://usb-server:3240/1-1"])
-def test_detach(kernel: OwnKernel, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], what: str) -> None:
-    kernel.remember(4, Origin("usb-server", 3240, "1-1"))
-    kernel.remember(5, Origin("usb-server", 3240, "1-2"))
+SERVER = "usbip://usb-server:3240/"
+ORIGINS = {
+    4: Origin("usb-server", 3240, "1-1", f"{SERVER}serial=A"),
+    5: Origin("usb-server", 3240, "1-2", f"{SERVER}04e6:5710"),
+    6: Origin("usb-server", 3240, "1-3", f"{SERVER}serial=A"),  # left behind: the port is free
+}
+
+
+def remember(kernel: OwnKernel, origins: Mapping[int, Origin]) -> None:
+    for number, origin in origins.items():
+        kernel.remember(number, origin)
+
+
+@pytest.mark.parametrize(
+    ("what", "number"),
+    [
+        ("4", 4),
+        ("usbip://usb-server/serial=A", 4),
+        ("usbip://usb-server/1-1", 4),
+        ("usbip://usb-server:3240/1-2", 5),
+        ("usbip://usb-server/04E6:5710", 5),
+        ("binding:office", 5),
+    ],
+)
+def test_detach(
+    kernel: OwnKernel,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    what: str,
+    number: int,
+) -> None:
+    (tmp_path / "config.toml").write_text('[bindings.office]\nhost = "usb-server"\nmode = "kernel"\nbus_id = "1-2"\n')
+    monkeypatch.setenv("DEMAIL_HW_CONFIG", str(tmp_path / "config.toml"))
+    remember(kernel, ORIGINS)
 
     main(["detach", what, "--json"])
 
-    assert json.loads(capsys.readouterr().out) == {"detached": 4}
-    assert (tmp_path / "detach").read_text() == "4"
+    assert json.loads(capsys.readouterr().out) == {"detached": number}
+    assert (tmp_path / "detach").read_text() == str(number)
+    assert kernel.origin(number) is None
+
+
+def test_detach_knows_which_of_two_was_attached_by_this_address(kernel: OwnKernel, tmp_path: pathlib.Path) -> None:
+    remember(kernel, {**ORIGINS, 5: ORIGINS[5]._replace(address=SERVER)})
+
+    main(["detach", SERVER])
+
+    assert (tmp_path / "detach").read_text() == "5"
 
 
 @pytest.mark.parametrize(
     ("what", "why"),
     [
         ("usbip://usb-server/", "Ports 4, 5"),
+        ("usbip://usb-server/serial=B", "No port"),
+        ("usbip://usb-server/1-1?reader=B", "No port"),
+        ("usbip://usb-server/1-3", "No port"),
         ("usbip://another/", "No port"),
         ("usbips://usb-server/", "No port"),
         ("7", "ports in use: 4, 5"),
@@ -164,8 +208,7 @@ def test_detach(kernel: OwnKernel, tmp_path: pathlib.Path, capsys: pytest.Captur
 def test_detach_does_not_guess(
     kernel: OwnKernel, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], what: str, why: str
 ) -> None:
-    kernel.remember(4, Origin("usb-server", 3240, "1-1"))
-    kernel.remember(5, Origin("usb-server", 3240, "1-2"))
+    remember(kernel, ORIGINS)
 
     with pytest.raises(SystemExit) as ended:
         main(["detach", what])

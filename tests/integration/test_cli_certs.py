@@ -29,6 +29,7 @@ from demail_hw.interfaces import ExportedDevice, Reader, Timeouts
 from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.certificate_file import unwrap, wrap
 from demail_hw.pin_ledger import MemoryPinLedger
+from demail_hw.polling import pause
 from demail_hw.registry import open_reader
 from demail_hw.tcos.layout import StorageForm
 from demail_hw.transaction_lock import TransactionLock
@@ -660,7 +661,7 @@ Opener: TypeAlias = Callable[[ExportedDevice], contextlib.AbstractContextManager
 
 @contextlib.contextmanager
 def loopback(device: ExportedDevice) -> Iterator[Reader]:
-    reader = CcidReader(LoopbackTransport(device), lock=TransactionLock(), grace=lambda: 1e12)
+    reader = CcidReader(LoopbackTransport(device), lock=TransactionLock(), grace=lambda: 1e12, pause=pause)
     with contextlib.closing(reader):
         yield reader
 

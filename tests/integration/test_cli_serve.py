@@ -19,11 +19,19 @@ from typing import Any
 import pytest
 
 from demail_hw.address import Address
+from demail_hw.cli import serve
 from demail_hw.cli.exit_codes import ExitCode
+from demail_hw.cli.output import Report
+from demail_hw.cli.serve_settings import ServeOptions, settings_of
+from demail_hw.config.loading import LoadedConfiguration, parse_configuration
 from demail_hw.errors import DeviceLost, DeviceNotFound, TransportError
 from demail_hw.interfaces import Timeouts
+from demail_hw.usbip.messages import OpReqDevlist
 from demail_hw_drivers.tls_stream import TlsFiles
 from demail_hw_drivers.usbip_client import UsbIpReaders
+from demail_hw_drivers.usbip_server import UsbIpServer
+from demail_hw_drivers.usbip_server_audit import log_audit
+from demail_hw_simulators.ccid_device import SimulatedUsbReader
 from tls_files import TlsAuthority
 
 SECONDS = 60
@@ -73,6 +81,7 @@ def test_a_tls_server_lets_in_who_is_on_the_list(tmp_path: pathlib.Path) -> None
     with serving("sim:", "sim:", *tls, *rules, "--audit", str(audit)) as (process, said):
         address = Address.parse(said["address"])
         assert address.scheme == "usbips"
+        assert said["meaning"] == "TLS: who has a certificate that is allowed can take a reader, from this machine."
         for files, seen in ((friend, 2), (other, 1)):
             there = Address("usbips", address.host, address.port, cert=files.certificate, key=files.key, ca=files.ca)
             assert len(UsbIpReaders().find(there, timeouts=Timeouts())) == seen
@@ -103,8 +112,19 @@ def test_it_tells_systemd_and_stops_cleanly(tmp_path: pathlib.Path, monkeypatch:
             _, told = process.communicate(timeout=SECONDS)
             opened.close()
         assert process.returncode == 0
-    granted, released = map(json.loads, told.splitlines())
+    granted, released, end = map(json.loads, told.splitlines())
     assert (granted["result"], released["result"]) == ("granted", "server stopped")
+    assert (end["counters"]["imports"], end["counters"]["refused"]) == (1, 0)
+    assert "imports 1" in end["note"]
+
+
+def test_the_watchdog_is_told_again_and_again(tmp_path: pathlib.Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.settimeout(SECONDS)
+        environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000"}
+        with serving("sim:", "--listen", "127.0.0.1:0", environment=environment):
+            assert [listener.recv(64) for _ in range(4)] == [b"READY=1", *[b"WATCHDOG=1"] * 3]
 
 
 @pytest.mark.parametrize(
@@ -118,6 +138,7 @@ def test_it_tells_systemd_and_stops_cleanly(tmp_path: pathlib.Path, monkeypatch:
         (("sim:?profile=nothing",), ExitCode.CONFIGURATION, "ext_apdu"),
         (("sim:?card=12",), ExitCode.CONFIGURATION, "takes no ?card="),
         (("sim:nothing",), ExitCode.CONFIGURATION, "no simulated card"),
+        (("sim:", "--listen", "192.0.2.1:0"), ExitCode.TRANSPORT, "192.0.2.1:0: Cannot assign requested address."),
         ((), ExitCode.USAGE, "READER"),
         (("sim:", "--audit", "/nowhere/at/all"), ExitCode.USAGE, "/nowhere/at/all"),
     ],
@@ -125,6 +146,14 @@ def test_it_tells_systemd_and_stops_cleanly(tmp_path: pathlib.Path, monkeypatch:
 def test_what_makes_no_sense(words: tuple[str, ...], code: ExitCode, told: str) -> None:
     done = subprocess.run([*PROGRAM, *words], capture_output=True, text=True, timeout=SECONDS, check=False)
     assert (done.returncode, told in done.stderr) == (code, True), done.stderr
+
+
+def test_an_audit_is_added_to_no_other_file(tmp_path: pathlib.Path) -> None:
+    mail = tmp_path / "mail.eml"
+    mail.write_text("important")
+    words = [*PROGRAM, "sim:", "--listen", "127.0.0.1:0", "--audit", str(mail)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert (done.returncode, mail.read_text()) == (ExitCode.CONFIGURATION, "important")
 
 
 def test_a_rule_for_a_device_that_is_not_there(tmp_path: pathlib.Path) -> None:
@@ -160,7 +189,8 @@ SERVER = """
 host = "127.0.0.1"
 port = {port}
 audit = "audit.jsonl"
-tls = {{ certificate = "server.pem", key = "server.key", ca = "authority.pem" }}
+capture = "wire.pcapng"
+tls = {{ certificate = "server.pem", key = "server.key", ca = "authority.pem", crl = ["revoked.crl"] }}
 
 [[server.exports]]
 device = "sim:netkey3?profile=tpdu"
@@ -179,7 +209,8 @@ def free_port() -> int:
 def test_everything_of_the_configuration(tmp_path: pathlib.Path) -> None:
     authority = TlsAuthority(tmp_path)
     authority.issue("server", ip="127.0.0.1")
-    friend, other = authority.issue("friend"), authority.issue("other")
+    friend, other, former = (authority.issue(name) for name in ("friend", "other", "former"))
+    authority.revoke(former.certificate)
     port = free_port()
     environment = configured(tmp_path, SERVER.format(port=port, rules='"subject:CN=friend"'))
     with serving(environment=environment) as (process, said):
@@ -187,15 +218,19 @@ def test_everything_of_the_configuration(tmp_path: pathlib.Path) -> None:
         assert (seen(said, friend), seen(said, other)) == (2, 1)
         with contextlib.closing(UsbIpReaders().open(through(said, friend, "1-1"), timeouts=Timeouts())) as one:
             assert one.serial == "53692013000000"
+        with pytest.raises(TransportError, match="certificate revoked"):
+            seen(said, former)
         process.terminate()
         assert process.wait(SECONDS) == 0
     assert "granted" in (tmp_path / "audit.jsonl").read_text()
+    assert b"demail-hw" in (tmp_path / "wire.pcapng").read_bytes()
 
 
 def test_arguments_go_before_the_configuration(tmp_path: pathlib.Path) -> None:
     authority = TlsAuthority(tmp_path)
     authority.issue("server", ip="127.0.0.1")
     friend, other = authority.issue("friend"), authority.issue("other")
+    authority.revoke()
     environment = configured(tmp_path, SERVER.format(port=1, rules='"subject:CN=friend"'))
     words = ("--listen", "127.0.0.1:0", "--audit", str(tmp_path / "other.jsonl"))
     with serving("sim:netkey3?profile=tpdu", *words, environment=environment) as (_, said):
@@ -239,6 +274,7 @@ class Reloading:
         self.authority = TlsAuthority(folder)
         self.authority.issue("server", ip="127.0.0.1")
         self.friend, self.other = self.authority.issue("friend"), self.authority.issue("other")
+        self.authority.revoke()
         self.port = free_port()
         self.environment = self.write('"subject:CN=friend"') | {"NOTIFY_SOCKET": str(folder / "notify")}
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -291,8 +327,12 @@ def test_certificates_and_authorities_are_read_again(house: Reloading) -> None:
         pathlib.Path(before.ca or "").write_bytes((house.folder / "authority.pem").read_bytes())
         again = TlsAuthority(house.folder)  # in the same files
         again.issue("server", ip="127.0.0.1")
+        former = again.issue("former")
+        again.revoke(former.certificate)
         house.hang_up(process)
         assert seen(said, again.issue("another")) == 1
+        with pytest.raises(TransportError, match="certificate revoked"):
+            seen(said, former)
         with pytest.raises(TransportError, match="refused here"):
             seen(said, before)
 
@@ -317,10 +357,14 @@ def test_files_of_the_command_line_are_read_again(house: Reloading) -> None:
     environment = {**os.environ, "NOTIFY_SOCKET": house.environment["NOTIFY_SOCKET"]}
     with serving("sim:", *words, environment=environment) as (process, said):
         assert house.heard() == b"READY=1"
+        assert "whoever has a certificate of its authorities" in said["meaning"]
         again = TlsAuthority(house.folder)
         again.issue("server", ip="127.0.0.1")
         house.hang_up(process)
         assert seen(said, again.issue("another")) == 1
+        process.terminate()
+        _, err = process.communicate(timeout=SECONDS)
+    assert "certificates and rules were read again" in json.loads(err.splitlines()[0])["note"]
 
 
 @pytest.mark.parametrize(
@@ -338,5 +382,34 @@ def test_what_is_wrong_changes_nothing(house: Reloading, rules: str, more: str, 
         assert (seen(said, house.friend), seen(said, house.other)) == (2, 1)
         process.terminate()
         _, err = process.communicate(timeout=SECONDS)
-    (error,) = [json.loads(line)["error"] for line in err.splitlines()]
+    (error,) = [each["error"] for line in err.splitlines() if "error" in (each := json.loads(line))]
     assert told in error
+
+
+def test_the_limit_of_the_configuration_counts() -> None:
+    loaded = LoadedConfiguration(parse_configuration("[server]\nconnections_per_address = 1"))
+    settings = settings_of(ServeOptions([Address.parse("sim:")], ("127.0.0.1", 0)), loaded)
+    with serve._server(settings, log_audit) as server, contextlib.ExitStack() as stack:
+        first, second = (
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS))
+            for _ in range(2)
+        )
+        assert second.recv(1) == b""
+        first.sendall(OpReqDevlist().encode())
+        assert first.recv(8)
+
+
+def test_a_fault_in_reading_again_ends_nothing(
+    house: Reloading, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> LoadedConfiguration:
+        raise RuntimeError("nobody thought of this")
+
+    monkeypatch.setenv("NOTIFY_SOCKET", house.environment["NOTIFY_SOCKET"])
+    monkeypatch.setattr(serve, "read_configuration", fail)
+    settings = settings_of(ServeOptions([Address.parse("sim:")]), LoadedConfiguration())
+    with UsbIpServer([SimulatedUsbReader(None)], port=0) as server:
+        serve._renew(settings, Report(as_json=False), server)
+        assert (house.heard(), house.heard()) == (b"RELOADING=1", b"READY=1")
+        assert server.takes_connections
+    assert "RuntimeError" in caplog.text

@@ -80,7 +80,24 @@ def test_install_works_under_a_strict_umask(tmp_path: pathlib.Path, capsys: pyte
 
 def test_what_is_needed_too_is_said(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run(capsys, "install", "serve", "--root", str(tmp_path))
-    assert "Needed too: demail-hw setup install readers user" in out
+    assert f"Needed too: demail-hw setup install --root {tmp_path} readers user" in out
+    assert "Then on that system: systemctl daemon-reload" in out
+    run(capsys, "install", "readers", "user", "--root", str(tmp_path))
+    _, out, _ = run(capsys, "install", "serve", "--root", str(tmp_path))
+    assert "Needed too" not in out
+
+
+@pytest.mark.parametrize(("program", "hidden"), [("/opt/demail-hw", False), ("/root/venv/bin/demail-hw", True)])
+def test_a_program_that_services_cannot_see(
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    program: str,
+    hidden: bool,
+) -> None:
+    run(capsys, "install", "serve", "user", "--root", str(tmp_path), "--program", program)
+    told = f"demail-hw-serve.service names {program}, which services cannot see"
+    assert [told in each for each in caplog.messages] == [True] * hidden
 
 
 def test_a_dry_run_writes_nothing(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,6 +116,7 @@ def test_another_file_is_replaced_only_after_a_yes(
     code, _, err = run(capsys, "install", "vhci", "--root", str(tmp_path))
     assert (code, written.read_text()) == (ExitCode.USAGE, "mine\n")
     assert "--yes" in err
+    assert str(written) in err
     code, out, _ = run(capsys, "install", "vhci", "--root", str(tmp_path), "--yes", "--json")
     (state,) = json.loads(out)["installed"]
     assert (code, state["state"], written.read_text()) == (0, "replaced", piece("vhci").text())

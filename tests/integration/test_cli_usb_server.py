@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -146,8 +147,20 @@ def test_reset_with_a_wrong_password(
 
 
 def test_a_password_on_the_command_line_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, _ = run(capsys, "reset", HOST, "--password-from", PASSWORD, "--yes")
+    code, _, err = run(capsys, "reset", HOST, "--password-from", PASSWORD, "--yes")
     assert code == ExitCode.CONFIGURATION
+    assert "This is no password source." in err
+    assert "never the password itself" in err
+
+
+def test_simulate_wut_names_its_ports() -> None:
+    free = [f"--{name}-port=0" for name in ("inventory", "web", "usb", "control")]
+    command = [sys.executable, "-m", "demail_hw.cli", "simulate", "wut", *free, "--until-eof"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        process.communicate(timeout=60)
+    assert re.fullmatch(r"wut ready: 127\.0\.0\.1 \(inventory \d+, web \d+, usb \d+, control \d+\)\n", said)
 
 
 def test_simulate_wut_is_found_and_reset(tmp_path: pathlib.Path, password_file: str) -> None:

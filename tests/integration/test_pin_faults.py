@@ -923,7 +923,7 @@ def test_f96_stopped_until_after_the_deadline_in_verify(bench: Bench, pin: str, 
         assert state(bench) is PENDING
         client.tell()
         lost = client.hear_json()
-        assert (lost["did"], lost["outcome"]) == ("CardRemoved", "not sent")
+        assert (lost["did"], lost["outcome"]) == ("DeviceLost", "not sent")
         assert bench.card.verifies == 1
     assert bench.sign(pin)["did"] == did
     assert bench.card.pin.tries == tries

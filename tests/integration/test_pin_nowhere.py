@@ -193,8 +193,7 @@ class Bench:
 
     def hang_up(self) -> bytes:
         """The server is gone, as seen by the client."""
-        for connection in tuple(self.server._connections):
-            connection.hang_up()
+        self.server.hang_up()
         return b""
 
     def swap(self) -> None:

@@ -19,6 +19,7 @@ from demail_hw.keys.card_session import CardSession
 from demail_hw.keys.provider import TcosKeyProvider
 from demail_hw.pin_ledger import MemoryPinLedger
 from demail_hw.pin_sources import CallablePinSource
+from demail_hw.polling import pause
 from demail_hw.transaction_lock import TransactionLock
 from demail_hw_drivers.usbip_client import UsbIpTransport, connect
 from demail_hw_drivers.usbip_server import UsbIpServer
@@ -128,7 +129,7 @@ def bench() -> Iterator[Bench]:
     device = SimulatedUsbReader(card)
     with UsbIpServer([device], port=0) as server:
         transport = connect(Address.parse(f"usbip://127.0.0.1:{server.port}/"), deadline=deadline())
-        reader = CcidReader(transport, lock=TransactionLock(), grace=deadline)
+        reader = CcidReader(transport, lock=TransactionLock(), grace=deadline, pause=pause)
         session = CardSession(reader, reader.connect(deadline=deadline()), timeouts=Timeouts())
         try:
             provider = TcosKeyProvider(session, CallablePinSource(lambda: TEST_PIN), ledger=MemoryPinLedger())

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from demail_hw.errors import DeadlineExceeded
-from demail_hw_drivers.tcp import Wire, open_connection, rest_of
+from demail_hw_drivers.tcp import StopFlag, Wire, open_connection, rest_of
 
 SECONDS = 20.0
 SHORT = 0.05
@@ -60,6 +60,24 @@ def test_no_time_for_the_first_address_is_no_lack_of_addresses() -> None:
     assert caught.value.__cause__ is None
 
 
+def test_a_connection_is_called_off(silent: tuple[str, int]) -> None:
+    with StopFlag() as stop:
+        threading.Timer(SHORT, stop.set).start()
+        with pytest.raises(OSError, match="cancel"):
+            open_connection(*silent, deadline=soon(), stop=stop)
+
+
+def test_a_receive_is_called_off_as_long_as_it_heeds_that(ends: tuple[Wire, socket.socket]) -> None:
+    wire, _ = ends
+    with StopFlag() as stop:
+        wire.heed(stop)
+        threading.Timer(SHORT, stop.set).start()
+        with pytest.raises(OSError, match="cancel"):
+            wire.receive(deadline=soon())
+        wire.heed(None)
+        assert wire.receive(deadline=soon(SHORT)) is None
+
+
 def test_send_and_receive(ends: tuple[Wire, socket.socket]) -> None:
     wire, far = ends
     assert wire.send([b"head", memoryview(b"body")], deadline=soon())
@@ -95,17 +113,18 @@ def test_an_answer_that_is_slow(ends: tuple[Wire, socket.socket]) -> None:
     sender.join(SECONDS)
 
 
-@pytest.fixture
-def beats() -> Iterator[threading.Thread]:
-    """Signals for this thread, for some seconds."""
+@pytest.fixture(params=[SHORT, 0.001])
+def beats(request: pytest.FixtureRequest) -> Iterator[threading.Thread]:
+    """Signals for this thread, until the test ends or its time does: rare ones, and such as no wait in the kernel
+    survives."""
+    pause = float(request.param)
     before = signal.signal(signal.SIGUSR1, lambda *_: None)
     stopped = threading.Event()
     target = threading.get_ident()
+    end = soon(SECONDS)
 
     def beat() -> None:
-        for _ in range(100):
-            if stopped.wait(SHORT):
-                break
+        while time.monotonic() < end and not stopped.wait(pause):
             signal.pthread_kill(target, signal.SIGUSR1)
 
     beater = threading.Thread(target=beat)
@@ -121,7 +140,8 @@ def test_signals_do_not_prolong_a_wait(ends: tuple[Wire, socket.socket], beats: 
     assert wire.receive(deadline=soon(4 * SHORT)) is None
     assert not wire.send([MUCH], deadline=soon(4 * SHORT))
     wire.watch(deadline=soon(4 * SHORT))
-    assert beats.is_alive()
+    assert not wire.hung_up(deadline=soon(4 * SHORT))
+    assert beats.is_alive(), "the waits ended with the signals, not at their deadlines"
 
 
 def test_a_deadline_that_is_far_away(ends: tuple[Wire, socket.socket]) -> None:
@@ -190,3 +210,16 @@ def test_watching(ends: tuple[Wire, socket.socket]) -> None:
 @pytest.mark.parametrize("sent", range(7))
 def test_the_rest_of_a_gather_list(sent: int) -> None:
     assert b"".join(rest_of([b"ab", b"", bytearray(b"cd"), memoryview(b"ef")], sent)) == b"abcdef"[sent:]
+
+
+def test_a_gather_list_of_more_buffers_than_a_call_takes(ends: tuple[Wire, socket.socket]) -> None:
+    wire, far = ends
+    buffers = [bytes((number % 251,)) for number in range(2500)]
+
+    assert wire.send(buffers, deadline=soon())
+
+    far.settimeout(SECONDS)
+    taken = b""
+    while len(taken) < len(buffers):
+        taken += far.recv(len(buffers))
+    assert taken == b"".join(buffers)

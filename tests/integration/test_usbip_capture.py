@@ -81,6 +81,39 @@ def test_a_file_that_cannot_be_written_is_told_at_once(tmp_path: pathlib.Path) -
             open_reader(address, timeouts=Timeouts())
 
 
+def test_what_is_no_capture_is_left_as_it_is(tmp_path: pathlib.Path) -> None:
+    mail, link, shared = tmp_path / "mail.eml", tmp_path / "link", tmp_path / "shared"
+    mail.write_text("important")
+    link.symlink_to(mail)
+    with pytest.raises(ConfigurationError, match=r"is there already and is no capture"):
+        CaptureFile(str(mail))
+    with pytest.raises(ConfigurationError, match="it is a link to a file"):
+        CaptureFile(str(link))
+    assert mail.read_text() == "important"
+    shared.touch(0o644)
+    CaptureFile(str(shared))
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o600
+
+
+def test_what_is_private_is_not_added_to_a_file_of_somebody_else(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "capture"
+    CaptureFile(str(path))
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    with pytest.raises(ConfigurationError, match="it belongs to another user"):
+        CaptureFile(str(path))
+
+
+def test_a_capture_that_is_taken_away_begins_anew(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "capture"
+    with UsbIpServer([SimulatedUsbReader(open_card("netkey3"))], port=0, capture=CaptureFile(str(path))) as server:
+        path.unlink()
+        talk(f"usbip://127.0.0.1:{server.port}/1-1", [SELECT])
+    assert SELECT in path.read_bytes()
+    CaptureFile(str(path))  # it is one
+
+
 def test_a_capture_that_breaks_off_stops_nobody(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()

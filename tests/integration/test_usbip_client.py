@@ -26,15 +26,23 @@ from demail_hw.errors import (
 )
 from demail_hw.interfaces import ExportedDevice, Timeouts, Transfer, TransferResult, UsbTransport
 from demail_hw.registry import open_reader, reader_driver
-from demail_hw.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor, InterfaceDescriptor
+from demail_hw.usb.descriptors import (
+    ConfigurationDescriptor,
+    DescriptorType,
+    DeviceDescriptor,
+    InterfaceDescriptor,
+)
+from demail_hw.usb.setup import StandardRequest
 from demail_hw.usbip.messages import UrbStatus
 from demail_hw_drivers.tcp import Wire
-from demail_hw_drivers.usbip_client import UsbIpReaders, connect
+from demail_hw_drivers.usbip_client import UsbIpReaders, connect, list_devices
 from demail_hw_drivers.usbip_serials import SerialMemory
 from demail_hw_drivers.usbip_server import UsbIpServer
 from demail_hw_drivers.usbip_transport import UsbIpTransport
 from demail_hw_simulators.card.personalities import open_card
 from demail_hw_simulators.ccid_device import UTRUST_2700F, SimulatedUsbReader
+from demail_hw_simulators.composite_reader import CompositeReader
+from demail_hw_simulators.reader_profiles import reader_profile
 
 SECONDS = 20.0
 GET_SLOT_STATUS = bytes.fromhex("65 00000000 00 07 000000")
@@ -73,8 +81,13 @@ def server() -> Iterator[UsbIpServer]:
 
 
 @pytest.fixture
-def lone() -> Iterator[UsbIpServer]:
-    with UsbIpServer({"1-1": SimulatedUsbReader(None), "2-1": Keyboard()}, port=0) as running:
+def reader() -> SimulatedUsbReader:
+    return SimulatedUsbReader(None)
+
+
+@pytest.fixture
+def lone(reader: SimulatedUsbReader) -> Iterator[UsbIpServer]:
+    with UsbIpServer({"1-1": reader, "2-1": Keyboard()}, port=0) as running:
         yield running
 
 
@@ -90,6 +103,59 @@ def soon() -> float:
 def connected(address: Address) -> Iterator[UsbIpTransport]:
     with contextlib.closing(connect(address, deadline=soon())) as transport:
         yield transport
+
+
+@pytest.fixture
+def dual() -> Iterator[UsbIpServer]:
+    """A card at the second interface alone."""
+    contact = SimulatedUsbReader(None, profile=reader_profile("utrust_4701_f"))
+    contactless = SimulatedUsbReader(open_card("netkey3"), profile=reader_profile("utrust_4701_f_cl"))
+    with UsbIpServer([CompositeReader(contact, contactless)], port=0) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("which", "ifsd", "card"), [("", 254, False), ("?interface=0", 254, False), ("?interface=1", 1024, True)]
+)
+def test_the_interface_of_a_device_with_several(dual: UsbIpServer, which: str, ifsd: int, card: bool) -> None:
+    with contextlib.closing(UsbIpReaders().open(at(dual, which), timeouts=Timeouts())) as reader:
+        assert reader.descriptor.max_ifsd == ifsd
+        assert reader.card_present(deadline=soon()) is card
+        if card:
+            connection = reader.connect(deadline=soon())
+            with connection.transaction(deadline=soon()):
+                select = bytes.fromhex("00a4000c023f00")
+                assert connection.transmit((select,), deadline=soon()) == b"\x90\x00"
+
+
+def test_an_interface_that_is_no_reader(dual: UsbIpServer) -> None:
+    with pytest.raises(DeviceNotFound, match=r"at its interface 2; it is at 0, 1\.") as caught:
+        open_reader(f"{at(dual)}?interface=2")
+    assert "?interface=" in caught.value.remedy
+    assert not caught.value.transient
+
+
+class AlternateSetting(SimulatedUsbReader):
+    """Whose interface has a second setting, with pipes of its own that are not there until it is chosen."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        shown = ConfigurationDescriptor.decode(self.configuration_descriptor)
+        first = shown.interfaces[0]
+        pipes = tuple(dataclasses.replace(each, address=each.address + 4) for each in first.endpoints)
+        second = dataclasses.replace(first, alternate_setting=1, endpoints=pipes)
+        self._both = dataclasses.replace(shown, interfaces=(first, second)).encode()
+
+    def submit(self, transfer: Transfer, complete: Callable[[TransferResult], None]) -> None:
+        if transfer.setup[1:4] == bytes((StandardRequest.GET_DESCRIPTOR, 0, DescriptorType.CONFIGURATION)):
+            complete(TransferResult(UrbStatus.OK, self._both[: transfer.length]))
+        else:
+            super().submit(transfer, complete)
+
+
+def test_the_pipes_are_those_of_the_first_setting() -> None:
+    with UsbIpServer([AlternateSetting()], port=0) as server, connected(at(server)) as transport:
+        assert transport.exchange((GET_SLOT_STATUS,), 64, deadline=soon())[0] == 0x81
 
 
 @pytest.mark.parametrize(
@@ -213,9 +279,15 @@ def test_what_was_looked_at_is_not_looked_at_again() -> None:
     assert imports == [2, 0, 1, 1]
 
 
-def test_an_address_without_a_host() -> None:
-    with pytest.raises(ConfigurationError):
-        connect(Address.parse("usbip:1-1"), deadline=soon())
+@pytest.mark.parametrize(
+    ("address", "remedy"),
+    [("usbip:", "Write usbip://HOST/"), ("usbip:127.0.0.1", "Write usbip://127.0.0.1/"), ("usbips:1-1", "usbips://")],
+)
+def test_an_address_without_a_host(address: str, remedy: str) -> None:
+    for look_up in (connect, list_devices):
+        with pytest.raises(ConfigurationError, match="names no USB server") as caught:
+            look_up(Address.parse(address), deadline=soon())
+        assert remedy in caught.value.remedy
 
 
 def test_an_exchange_is_one_send_and_two_transfers(lone: UsbIpServer) -> None:
@@ -231,10 +303,8 @@ def test_an_exchange_is_one_send_and_two_transfers(lone: UsbIpServer) -> None:
     assert (done.urbs - served.urbs, done.sends - served.sends) == (20, 10)
 
 
-def test_news_that_nobody_takes_are_not_hoarded(lone: UsbIpServer) -> None:
+def test_news_that_nobody_takes_are_not_hoarded(lone: UsbIpServer, reader: SimulatedUsbReader) -> None:
     with connected(at(lone)) as transport:
-        reader = next(iter(lone._service.exports.values())).device
-        assert isinstance(reader, SimulatedUsbReader)
         for _ in range(100):
             reader.reset()  # each time there is news
             transport.exchange([GET_SLOT_STATUS], 1034, deadline=soon())
@@ -244,7 +314,9 @@ def test_news_that_nobody_takes_are_not_hoarded(lone: UsbIpServer) -> None:
             assert transport.interrupt_in(deadline=soon()) == b"\x50\x02"
 
 
-def test_news_for_two_reach_both(lone: UsbIpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_news_for_two_reach_both(
+    lone: UsbIpServer, reader: SimulatedUsbReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One takes his while the other has looked already and is about to wait."""
     about_to_wait, go_on = threading.Event(), threading.Event()
     watch = Wire.watch
@@ -255,8 +327,6 @@ def test_news_for_two_reach_both(lone: UsbIpServer, monkeypatch: pytest.MonkeyPa
         watch(wire, deadline=deadline)
 
     with connected(at(lone)) as transport:
-        reader = next(iter(lone._service.exports.values())).device
-        assert isinstance(reader, SimulatedUsbReader)
         assert transport.interrupt_in(deadline=soon())
         monkeypatch.setattr(Wire, "watch", slowly)
         heard: list[bytes] = []

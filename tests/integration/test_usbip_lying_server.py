@@ -24,7 +24,7 @@ from demail_hw.errors import (
     ServerRefused,
     TransferStalled,
 )
-from demail_hw.usb.setup import SetupPacket
+from demail_hw.usb.setup import SetupPacket, StandardRequest
 from demail_hw.usb.standard_requests import StandardRequests
 from demail_hw.usbip.events import NEED_DATA, Submitted
 from demail_hw.usbip.messages import (
@@ -248,6 +248,29 @@ def test_device_list(serve: Serve, reply: bytes, kind: type[HardwareError]) -> N
     with pytest.raises(kind) as caught:
         connect(serve(replies(reply), selector=""), deadline=soon())
     assert caught.value.outcome is Outcome.NOT_SENT
+
+
+def test_what_is_no_usb_server(serve: Serve) -> None:
+    address = serve(replies(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
+    with pytest.raises(ProtocolViolation, match="its version is 0x4854") as caught:
+        connect(address, deadline=soon())
+    assert caught.value.remedy == f"See that a USB/IP server listens at 127.0.0.1:{address.port}."
+
+
+@pytest.mark.parametrize(
+    ("script", "seconds", "told", "remedy"),
+    [
+        (replies(b""), LONG, "closed the connection instead of answering", "write usbips://HOST:PORT/ for one"),
+        (silence, SHORT, "did not answer until the deadline", ""),
+    ],
+)
+def test_a_server_that_says_nothing_is_named(
+    serve: Serve, script: Script, seconds: float, told: str, remedy: str
+) -> None:
+    address = serve(script)
+    with pytest.raises(HardwareError, match=f"The USB server 127.0.0.1:{address.port} {told}") as caught:
+        connect(address, deadline=soon(seconds))
+    assert remedy in caught.value.remedy
 
 
 def broken_descriptor(number: int) -> Script:
@@ -644,3 +667,29 @@ def test_the_end_of_a_server_is_seen_without_receiving(serve: Serve) -> None:
     with pytest.raises(DeviceLost):
         transport.watch_end(deadline=soon())
     assert_dead(transport)
+
+
+# --- Before a kernel has it ---------------------------------------------------------------------------------------
+
+
+def a_byte_too_many(peer: Peer) -> None:
+    """Behind the answer to SET_CONFIGURATION."""
+    peer.grant()
+    while True:
+        event = peer.next()
+        assert isinstance(event, Submitted)
+        if SetupPacket.decode(event.command.setup).request == StandardRequest.SET_CONFIGURATION:
+            break
+        peer.control(event.command)
+    peer.sock.sendall(RetSubmit(event.command.seqnum, 0, 0).encode() + b"\0")
+    peer.until_closed()
+
+
+def test_what_nobody_asked_for_is_handed_to_no_kernel(serve: Serve) -> None:
+    transport = connect(serve(a_byte_too_many), deadline=soon())
+
+    with pytest.raises(ProtocolViolation, match="nobody asked for") as raised:
+        transport.hand_over(deadline=soon())
+
+    assert raised.value.outcome is Outcome.NOT_SENT
+    transport.close()

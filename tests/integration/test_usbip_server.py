@@ -3,9 +3,11 @@
 import contextlib
 import json
 import logging
+import resource
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
@@ -28,10 +30,14 @@ from demail_hw.usbip.messages import (
     UsbInterface,
     UsbipStatus,
 )
+from demail_hw.usbip.server import UsbIpServerConnection
 from demail_hw_drivers.tcp import tune
 from demail_hw_drivers.usbip_server import ServerLimits, UsbIpServer
 from demail_hw_drivers.usbip_server_audit import AuditAction, AuditLine
+from demail_hw_drivers.usbip_server_connection import Service
+from demail_hw_drivers.usbip_server_counters import network_of
 from demail_hw_simulators.ccid_device import SimulatedUsbReader
+from exported import wait_until_free
 
 Complete: TypeAlias = Callable[[TransferResult], None]
 
@@ -186,11 +192,10 @@ def test_an_unknown_device(dial: Dial) -> None:
 def test_import_and_vanish(dial: Dial, device: Patient, server: UsbIpServer) -> None:
     for turn in range(1, 4):
         client = dial()
-        # The release follows the reset at once, but not in our sight.
-        while client.bring().status == UsbipStatus.DEV_BUSY:
-            client = dial()
+        assert client.bring().status == UsbipStatus.OK
         client.close()
-        device.wait_for(lambda turn=turn: device.resets == turn)  # type: ignore[misc]
+        assert wait_until_free(server, "1-1", deadline=time.monotonic() + SECONDS)
+        assert device.resets == turn
 
     assert server.counters.imports == 3
 
@@ -381,6 +386,49 @@ def test_the_number_of_connections_is_limited(device: Patient, limits: ServerLim
         assert server.counters.refused == 1
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("fe80::1%eth0", "fe80::1%eth0", True),
+        ("fe80::1%eth0", "fe80::2%eth0", False),
+        ("fd00:1::1", "fd00:1::2", False),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),  # of a socket that takes both
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+    ],
+)
+def test_the_addresses_that_one_host_gives_itself_count_as_one(one: str, other: str, same: bool) -> None:
+    assert (network_of(one) == network_of(other)) is same
+
+
+def test_counters_do_not_wait_for_a_peer_that_takes_nothing(device: Patient) -> None:
+    length = 1 << 20
+    with limited(device, ServerLimits(send_seconds=SECONDS)) as (server, dial):
+        client = dial()
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.bring()
+        client.send(*(client.submit(seqnum, IN, BULK_IN, length) for seqnum in range(1, 8)))
+        device.wait_for(lambda: len(device.seen) == 7)
+        # What completes them is stuck in the send of the last ones, and the client takes none of it.
+        stuck = threading.Thread(
+            target=lambda: [each(TransferResult(0, bytes(length))) for _, each in device.transfers]
+        )
+        stuck.start()
+        asked: list[int] = []
+        asker = threading.Thread(target=lambda: asked.append(server.counters.urbs))
+        assert client.sock.recv(1, socket.MSG_PEEK)
+        asker.start()
+        asker.join(SECONDS / 4)
+        assert stuck.is_alive()
+        assert asked == [7]
+        client.close()
+        stuck.join(SECONDS)
+        asker.join(SECONDS)
+
+
 def test_what_a_session_may_ask_for_is_limited(device: Patient) -> None:
     with limited(device, ServerLimits(bytes_in_hand=128)) as (server, dial):
         client = dial()
@@ -479,6 +527,41 @@ def test_the_usual_audit_is_the_log(device: Patient, caplog: pytest.LogCaptureFi
     assert second.startswith("release ")
 
 
+def test_a_server_that_hangs_takes_no_connections(
+    server: UsbIpServer, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a capture on a file system that does not answer."""
+    stuck, go_on = threading.Event(), threading.Event()
+    machine = Service.machine
+
+    def slowly(service: Service, sock: socket.socket, peer: tuple[str, int]) -> UsbIpServerConnection:
+        stuck.set()
+        assert go_on.wait(SECONDS)
+        return machine(service, sock, peer)
+
+    assert server.takes_connections
+    with monkeypatch.context() as patch:
+        patch.setattr(Service, "machine", slowly)
+        dial()
+        assert stuck.wait(SECONDS)
+        assert not server.takes_connections
+        go_on.set()
+    assert listed(dial()) == ["1-1", "1-2"]
+    assert server.takes_connections
+    server.close()
+    assert not server.takes_connections
+
+
+def test_a_server_without_descriptors_takes_no_connections(server: UsbIpServer) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        starved = server.takes_connections
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (starved, server.takes_connections) == (False, True)
+
+
 def test_closing_hangs_up_and_leaves_no_thread(dial: Dial, device: Patient, server: UsbIpServer) -> None:
     client = dial()
     client.bring()
@@ -514,6 +597,17 @@ def test_signals_that_stop_it_are_for_the_main_thread(
 
     assert {signal.SIGHUP, signal.SIGINT, signal.SIGTERM} <= blocked[0]
     assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_hanging_up_frees_the_devices_and_serves_on(dial: Dial, server: UsbIpServer) -> None:
+    client = dial()
+    client.bring()
+    assert not wait_until_free(server, "1-1", deadline=time.monotonic())
+    server.hang_up()
+    assert wait_until_free(server, "1-1", deadline=time.monotonic() + SECONDS)
+
+    assert client.receive() == Closed()
+    assert dial().bring().status == UsbipStatus.OK
 
 
 def test_a_server_may_be_closed_before_it_is_started(device: Patient) -> None:

@@ -56,7 +56,8 @@ class House:
         self.folder = folder
         self.first = self.authority.issue("first", dns="first.example")
         self.second = self.authority.issue("second")
-        self.context = server_context(self.authority.issue("server", ip="127.0.0.1"))
+        self.own = self.authority.issue("server", ip="127.0.0.1")
+        self.context = server_context(self.own)
         self.lines: list[AuditLine] = []
 
     def server(self, allowed: dict[str, list[AccessRule]] | None = None, seconds: float = SECONDS) -> UsbIpServer:
@@ -83,7 +84,7 @@ def server(house: House) -> Iterator[UsbIpServer]:
 
 
 def at(server: UsbIpServer, files: TlsFiles | None, selector: str = "1-1", **other: str | None) -> Address:
-    cert, key, ca = files or (None, None, None)
+    cert, key, ca = files[:3] if files else (None, None, None)
     where = {"ca": ca, **other}
     return Address("usbips", "127.0.0.1", server.port, selector, cert=cert, key=key, **where)
 
@@ -208,7 +209,7 @@ def test_goodbye_to_a_peer_that_is_gone() -> None:
 @pytest.mark.parametrize(
     ("reason", "said"),
     [
-        ("TLSV1_ALERT_UNKNOWN_CA", "refused the client certificate: unknown_ca"),
+        ("TLSV1_ALERT_UNKNOWN_CA", "refused the client certificate: unknown ca"),
         ("TLSV1_ALERT_INTERNAL_ERROR", "broke: tlsv1 alert internal error"),
     ],
 )
@@ -249,15 +250,23 @@ def test_no_certificate(server: UsbIpServer, house: House) -> None:
     assert server.counters.tls_failures == 1
 
 
+def test_a_group_may_have_been_given_the_key(house: House) -> None:
+    pathlib.Path(house.first.key or "").chmod(0o640)
+    assert client_context(house.first)
+
+
 def test_a_certificate_of_another_authority(server: UsbIpServer, house: House, tmp_path: pathlib.Path) -> None:
     stranger = TlsAuthority(tmp_path, "stranger").issue("first-too")._replace(ca=house.first.ca)
     error = refusal(ServerRefused, at(server, stranger))
-    assert "refused the client certificate: unknown_ca" in error.message
+    assert "refused the client certificate: unknown ca" in error.message
+    assert "extendedKeyUsage clientAuth" in error.remedy
 
 
-def test_a_certificate_that_is_over(server: UsbIpServer, house: House) -> None:
+def test_a_certificate_that_is_over(server: UsbIpServer, house: House, caplog: pytest.LogCaptureFixture) -> None:
     error = refusal(ServerRefused, at(server, house.authority.issue("old", days=-1)))
-    assert "certificate_expired" in error.message
+    assert "certificate expired" in error.message
+    server.close()
+    assert caplog.messages[-1].endswith("refused by TLS: the client's certificate: certificate has expired")
 
 
 def test_a_server_of_another_authority(server: UsbIpServer, house: House, tmp_path: pathlib.Path) -> None:
@@ -423,6 +432,21 @@ def _wrong_key(house: House) -> TlsFiles:
     return house.first._replace(key=house.second.key)
 
 
+def _no_key(house: House) -> TlsFiles:
+    return house.first._replace(key=None)
+
+
+def _broken_certificate(house: House) -> TlsFiles:
+    path = house.folder / "broken.pem"
+    path.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    return house.first._replace(certificate=str(path))
+
+
+def _open_key(house: House) -> TlsFiles:
+    pathlib.Path(house.first.key or "").chmod(0o644)
+    return house.first
+
+
 def _encrypted(house: House) -> TlsFiles:
     assert house.first.key is not None
     key = serialization.load_pem_private_key(pathlib.Path(house.first.key).read_bytes(), None)
@@ -434,16 +458,95 @@ def _encrypted(house: House) -> TlsFiles:
             serialization.BestAvailableEncryption(b"password"),
         )
     )
+    path.chmod(0o600)
     return house.first._replace(key=str(path))
 
 
-@pytest.mark.parametrize("spoil", [_missing, _no_pem, _wrong_key, _encrypted])
-def test_files_that_cannot_be_used(house: House, spoil: Callable[[House], TlsFiles]) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (_missing, "nothing.pem cannot be used: No such file"),
+        (_no_pem, "text.pem holds no certificate"),
+        (_no_key, "first.pem holds no key"),
+        (_broken_certificate, "broken.pem, or its key .*first.key, cannot be used: "),
+        (_wrong_key, "first.pem, or its key .*second.key, cannot be used: key values mismatch"),
+        (_encrypted, "encrypted.key is encrypted"),
+        (_open_key, r"first.key has mode 0644: others may read it"),
+    ],
+)
+def test_files_that_cannot_be_used(house: House, spoil: Callable[[House], TlsFiles], told: str) -> None:
     for context in (client_context, server_context):
-        with pytest.raises(ConfigurationError) as caught:
+        with pytest.raises(ConfigurationError, match=told) as caught:
             context(spoil(house))
-        assert caught.value.file
+        assert pathlib.Path(caught.value.file or "").parent == house.folder
         assert caught.value.remedy
+
+
+def test_a_certificate_that_is_revoked(house: House) -> None:
+    house.context = server_context(house.own._replace(crl=(house.authority.revoke(house.first.certificate),)))
+    with house.server() as server:
+        with pytest.raises(ServerRefused, match="certificate revoked"):
+            connect(at(server, house.first), deadline=soon())
+        connect(at(server, house.second), deadline=soon()).close()
+
+
+def test_a_list_of_yesterday_lets_nobody_in(house: House) -> None:
+    house.context = server_context(house.own._replace(crl=(house.authority.revoke(days=-1),)))
+    with house.server() as server, pytest.raises(TransportError):
+        connect(at(server, house.first), deadline=soon())
+
+
+@pytest.mark.parametrize("let_in", [True, False])
+def test_an_authority_that_is_revoked(house: House, tmp_path_factory: pytest.TempPathFactory, let_in: bool) -> None:
+    below = TlsAuthority(tmp_path_factory.mktemp("below"), "below", above=house.authority)
+    client = below.issue("client")
+    chain = pathlib.Path(client.certificate)
+    chain.write_bytes(chain.read_bytes() + pathlib.Path(below.ca).read_bytes())
+    lists = (house.authority.revoke(*([] if let_in else [below.ca])), below.revoke())
+
+    house.context = server_context(house.own._replace(crl=lists))
+    with house.server() as server:
+        address = at(server, client._replace(ca=house.authority.ca))
+        with contextlib.nullcontext() if let_in else pytest.raises(ServerRefused, match="certificate revoked"):
+            connect(address, deadline=soon()).close()
+
+
+@pytest.mark.parametrize("name", ["nothing.pem", "authority.pem", "text.pem"])
+def test_a_list_that_is_none(house: House, name: str) -> None:
+    _no_pem(house)
+    path = str(house.folder / name)
+    with pytest.raises(ConfigurationError, match=name):
+        server_context(house.own._replace(crl=(path,)))
+
+
+def test_an_authority_behind_the_list_is_none(house: House) -> None:
+    crl = pathlib.Path(house.authority.revoke())
+    crl.write_bytes(crl.read_bytes() + (house.folder / "authority.pem").read_bytes())
+    with pytest.raises(ConfigurationError, match="alone"):
+        server_context(house.own._replace(crl=(str(crl),)))
+
+
+def test_files_that_are_credentials(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(house.folder))
+
+    def credentials(files: TlsFiles) -> TlsFiles:
+        return TlsFiles(*(f"credential:{pathlib.Path(path or '').name}" for path in files[:3]))
+
+    house.context = server_context(credentials(house.own))
+    with house.server() as server:
+        connect(at(server, credentials(house.first)), deadline=soon()).close()
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "told"),
+    [("me.key", "", "no credentials"), ("../me.key", "/run", "not the name"), ("me.key", "/run", "/run/me.key")],
+)
+def test_credentials_that_are_not_there(
+    house: House, monkeypatch: pytest.MonkeyPatch, name: str, folder: str, told: str
+) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", folder)
+    with pytest.raises(ConfigurationError, match=told):
+        client_context(house.first._replace(key=f"credential:{name}"))
 
 
 def test_a_server_needs_an_authority(house: House) -> None:

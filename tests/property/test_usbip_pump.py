@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from demail_hw.errors import ProtocolViolation
 from demail_hw.interfaces import Buffer
+from demail_hw.usb.shown_descriptors import ShownDescriptors
 from demail_hw.usbip.messages import (
     HEADER_SIZE,
     CmdSubmit,
@@ -98,7 +99,7 @@ def test_the_kernel_gets_answers_to_what_it_asked_or_nothing(
     session: tuple[list[CmdSubmit | CmdUnlink], bytes], chunk: int
 ) -> None:
     asked, stream = session
-    pump, kernel = UrbPump(), StrictKernel(asked)
+    pump, kernel = UrbPump(ShownDescriptors(b"")), StrictKernel(asked)
     for each in asked:
         out = isinstance(each, CmdSubmit) and each.direction == Direction.OUT
         data = bytes(each.transfer_buffer_length) if out and isinstance(each, CmdSubmit) else b""
@@ -117,7 +118,7 @@ def test_the_kernel_gets_answers_to_what_it_asked_or_nothing(
 
 @given(st.lists(st.binary(max_size=300), max_size=20))
 def test_arbitrary_bytes(pieces: list[bytes]) -> None:
-    pump = UrbPump()
+    pump = UrbPump(ShownDescriptors(b""))
     pump.from_kernel(CmdSubmit(1, DEVID, Direction.IN, 2, 0, LONGEST).encode())
     kernel = StrictKernel([CmdSubmit(1, DEVID, Direction.IN, 2, 0, LONGEST)])
     for piece in pieces:

@@ -1,7 +1,8 @@
 """Linux' own USB/IP client, in a virtual machine of Debian's packages as they are: what `demail-hw attach` gives it.
 
 In there run Debian's kernel, udev, pcscd, libccid and OpenSC. The server, the simulated reader and the card are out
-here. The machine starts once for all tests of this file.
+here. Of ours the machine has what needs the standard library alone: all of `attach` but the reading of its options.
+The machine starts once for all tests of this file.
 """
 
 import base64
@@ -11,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import pathlib
+import re
 import signal
 from collections.abc import Callable, Iterator, Mapping
 
@@ -19,19 +21,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-import demail_hw
-import demail_hw_drivers
-import qemu_attach
 import qemu_image
-import qemu_sign
 from demail_hw.interfaces import Transfer, TransferResult
 from demail_hw_drivers.tls_stream import TlsFiles, server_context
 from demail_hw_drivers.usbip_server import UsbIpServer
 from demail_hw_simulators.card.personalities import netkey3
 from demail_hw_simulators.ccid_device import SimulatedUsbReader
-from lying_server import LIES, Lie, LyingServer
-from qemu import VirtualMachine, accelerators
+from lying_server import LIES, Lie, LyingServer, as_keyboard
+from qemu import SECONDS, VirtualMachine, accelerators
 from qemu_image import Node
+from qemu_project import project_files
 from tls_files import TlsAuthority
 
 # The first test waits for the packages, once, and for the machine, which an old computer emulates slowly.
@@ -43,7 +42,7 @@ NO_READER = "No smart card readers found"
 KEY, PIN, DATA = "47", "222222", b"signed in a virtual machine"
 DIGEST_INFO = bytes.fromhex("3031300d060960864801650304020105000420") + hashlib.sha256(DATA).digest()
 MODULE, SLOT = "/usr/lib/x86_64-linux-gnu/opensc-pkcs11.so", "1"
-INTERRUPT, BULK_OUT = 3, 0x01
+CONTROL, INTERRUPT, BULK_OUT = 0, 3, 0x01
 XFR_BLOCK = 0x6F
 HARM = ("BUG", "Oops", "usercopy", "WARNING", "Call Trace", "cannot find", "hung task", "protection fault")
 ROUND_TRIPS = pathlib.Path(__file__).parents[2] / "benchmarks" / "kernel_round_trips.json"
@@ -74,22 +73,11 @@ def client(authority: TlsAuthority) -> TlsFiles:
 
 @pytest.fixture(scope="module")
 def project(authority: TlsAuthority, client: TlsFiles) -> Mapping[str, Node]:
-    """What is ours in the machine: the sources, and the client's files. The front door of the package stays outside:
-    behind it are the keys, which need cryptography, and carrying USB/IP needs the standard library alone."""
-    tree = {
-        **qemu_image.source_tree(folder(demail_hw), "project/demail_hw", leave_out=["__init__.py"]),
-        **qemu_image.source_tree(folder(demail_hw_drivers), "project/demail_hw_drivers"),
-        "project/attach.py": qemu_image.file(pathlib.Path(qemu_attach.__file__).read_bytes()),
-        "project/sign.py": qemu_image.file(pathlib.Path(qemu_sign.__file__).read_bytes()),
-    }
+    """What is ours in the machine, with the client's files."""
+    tree = project_files()
     for name, path in {"ca": authority.ca, "cert": client.certificate, "key": client.key or ""}.items():
-        tree[f"project/{name}.pem"] = qemu_image.file(pathlib.Path(path).read_bytes())
+        tree[f"project/{name}.pem"] = qemu_image.private_file(pathlib.Path(path).read_bytes())
     return tree
-
-
-def folder(package: object) -> pathlib.Path:
-    (place,) = package.__path__  # type: ignore[attr-defined]
-    return pathlib.Path(place)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +131,12 @@ def attached(vm: VirtualMachine, name: str, address: str) -> Iterator[None]:
         code = vm.wait(name, number=signal.SIGTERM)
         said = vm.log(name)
     assert code == 0, said
-    assert said.splitlines()[-1] == "end stopped"
+    assert ends(said)[-1] == "stopped"
+
+
+def ends(said: str) -> list[str]:
+    """The states of an attachment, and how it ended."""
+    return [line.get("state", line.get("end")) for line in map(json.loads, said.splitlines())]
 
 
 def has_reader(vm: VirtualMachine) -> None:
@@ -230,13 +223,13 @@ def test_a_cut_link_heals(vm: VirtualMachine) -> None:
 
         assert answer_to_reset(vm) == netkey3().atr
         check_signature(vm, sign(vm))
-        number = next(line for line in vm.log("healing").splitlines()[::-1] if line.startswith("attached")).split()[5]
+        number = re.findall(r"at port (\d+)", vm.log("healing"))[-1]
         vm.good("usbip", "detach", "--port", number)
         # Whoever detaches the reader means it.
         assert vm.wait("healing") == 0
-    said = vm.log("healing")
-    assert said.count("attached ") == 2
-    assert said.splitlines()[-1] == "end detached"
+    met = ends(vm.log("healing"))
+    assert met.count("attached") == 2
+    assert met[-1] == "detached"
 
 
 def test_through_tls(vm: VirtualMachine, authority: TlsAuthority) -> None:
@@ -252,16 +245,20 @@ def test_through_tls(vm: VirtualMachine, authority: TlsAuthority) -> None:
         check_signature(vm, sign(vm))
 
 
-@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
-def test_a_lying_server_does_no_harm(vm: VirtualMachine, lie: Lie) -> None:
+@pytest.mark.parametrize(
+    ("lie", "endpoint"),
+    [*((lie, INTERRUPT) for lie in LIES.values()), (as_keyboard, CONTROL)],
+    ids=[*LIES, "another device than before"],
+)
+def test_a_lying_server_does_no_harm(vm: VirtualMachine, lie: Lie, endpoint: int) -> None:
     """An answer of more bytes than were asked for ends this kernel, if it comes to it."""
     vm.good("dmesg", "-c")
     with (
         UsbIpServer([CountingReader()], port=0) as server,
-        LyingServer(server.port, lie, endpoint=INTERRUPT) as liar,
+        LyingServer(server.port, lie, endpoint=endpoint) as liar,
     ):
         vm.start("lied-to", "python3", "/project/attach.py", f"usbip://{HOST}:{liar.port}/")
-        assert liar.hung_up.acquire(timeout=60)
+        assert liar.hung_up.acquire(timeout=SECONDS)
         code = vm.wait("lied-to", number=signal.SIGTERM)
     said = vm.good("dmesg")
 

@@ -14,8 +14,12 @@ from cryptography.x509 import load_pem_x509_certificate
 
 from demail_hw import KeyRole, open_provider
 from demail_hw.ccid.class_descriptor import ExchangeLevel
+from demail_hw.ccid.code_points import PowerSelect
+from demail_hw.interfaces import ExportedDevice
 from demail_hw_simulators.card.personalities import netkey3
-from demail_hw_simulators.card_link import CardLine, CardWithAtr
+from demail_hw_simulators.card.personality import TimingSpec
+from demail_hw_simulators.card.timing import TimedCard, TimingModel, waiting_time
+from demail_hw_simulators.card_link import CardLine, CardOfClasses, CardWithAtr
 from demail_hw_simulators.card_link_faults import (
     DroppedAnswer,
     DroppedBlock,
@@ -23,9 +27,11 @@ from demail_hw_simulators.card_link_faults import (
     LineFault,
     NoiseToCard,
     WrongEdc,
+    WrongMultiplier,
     WrongSendSequence,
 )
 from demail_hw_simulators.ccid_device import SimulatedUsbReader
+from demail_hw_simulators.composite_reader import CompositeReader
 from demail_hw_simulators.interfaces import SimulatedCard
 from demail_hw_simulators.reader_profiles import reader_profile, reader_profiles
 from opensc import OpenSc
@@ -43,6 +49,7 @@ NAMES: Final = {
     "utrust_2900_r": "Identiv uTrust 2900 R Smart Card Reader [CCID Interface]",
     "tpdu": "Identive CLOUD 2700 F Smart Card Reader [CCID Interface]",
     "utrust_4701_f": "Identiv Identiv uTrust 4701 F Dual Interface Reader [uTrust 4701 F Contact Reader]",
+    "utrust_4701_f_cl": "Identiv Identiv uTrust 4701 F Dual Interface Reader [uTrust 4701 F CL Reader]",
     "scr3310": "SCM Microsystems Inc. SCR 3310",
     "host_pps": "Gemalto PC Twin Reader",
     "short_apdu": "Alcor Micro AU9520",
@@ -84,7 +91,7 @@ def echo(length: int) -> tuple[bytes, bytes]:
     return b"\0\x88\0\0" + size + data + ending, data + b"\x90\x00"
 
 
-Plug: TypeAlias = Callable[[SimulatedUsbReader], UsbPcscd]
+Plug: TypeAlias = Callable[[ExportedDevice], UsbPcscd]
 
 
 @pytest.fixture
@@ -96,7 +103,7 @@ def plug(tool: Callable[[str], str], pcscd_folder: pathlib.Path, pytestconfig: p
     program = tool("pcscd")
     running: list[UsbPcscd] = []
 
-    def start(reader: SimulatedUsbReader) -> UsbPcscd:
+    def start(reader: ExportedDevice) -> UsbPcscd:
         pcscd = UsbPcscd(pcscd_folder, reader, program=program)
         running.append(pcscd.__enter__())
         return pcscd
@@ -108,13 +115,18 @@ def plug(tool: Callable[[str], str], pcscd_folder: pathlib.Path, pytestconfig: p
 
 def reader_name(program: ForeignProgram) -> str:
     """The only reader, as soon as there is one."""
+    (name,) = reader_names(program, 1)
+    return name
+
+
+def reader_names(program: ForeignProgram, count: int) -> list[str]:
+    """All readers, as soon as there are so many."""
     deadline = time.monotonic() + SECONDS
     while True:
         program.start("SCardListReaders", "context", [])
         code, values = program.finish()
-        if code == 0 and values[0]:
-            (name,) = values[0]
-            return str(name)
+        if code == 0 and len(values[0]) >= count:
+            return [str(name) for name in values[0]]
         assert time.monotonic() < deadline, f"pcscd found no reader ({code:#010x})"
 
 
@@ -141,6 +153,21 @@ def test_it_lists_the_reader_and_exchanges_apdus(plug: Plug, profile: str) -> No
     assert name == f"{NAMES[profile]} ({SERIAL}) 00 00"
     assert (protocol, bytes(atr)) == (2, ATR)
     assert card.echoes == 200 + (3 if extended else 2)
+
+
+def test_a_device_of_two_interfaces_is_two_readers(plug: Plug) -> None:
+    cards = [EchoCard(netkey3()), EchoCard(netkey3())]
+    both = ("utrust_4701_f", "utrust_4701_f_cl")
+    readers = (SimulatedUsbReader(card, profile=reader_profile(n)) for card, n in zip(cards, both, strict=True))
+    pcscd = plug(CompositeReader(*readers))
+    with ForeignProgram(pcscd.environment) as program:
+        names = reader_names(program, 2)
+        assert names == [f"{NAMES[n]} ({SERIAL}) {number:02} 00" for number, n in enumerate(both)]
+        for card, name in zip(cards, names, strict=True):
+            program.connect(name)
+            for length in (200, 1100, 3000):
+                assert program.transmit(echo(length)[0]) == echo(length)[1]
+            assert card.echoes == 3
 
 
 @pytest.mark.parametrize("profile", NAMES)
@@ -249,15 +276,31 @@ def test_it_answers_escape_commands(plug: Plug) -> None:
     assert bytes(waiting) == bytes.fromhex("0000035d")
 
 
+class FaultyLine:
+    """The lines of the cards in a reader, which have a fault."""
+
+    def __init__(self, fault: LineFault, *, after: int) -> None:
+        self._fault = fault
+        self._after = after
+        self._links: list[FaultyLink] = []
+
+    def __call__(self, card: SimulatedCard) -> FaultyLink:
+        link = FaultyLink(CardLine(card), self._fault, after=self._after)
+        self._links.append(link)
+        return link
+
+    @property
+    def struck(self) -> int:
+        """How often the fault did."""
+        return sum(link.struck for link in self._links)
+
+
 @pytest.mark.parametrize("fault", [WrongEdc(), WrongSendSequence(), NoiseToCard()])
 @pytest.mark.parametrize("profile", TPDU_PROFILES)
 def test_its_t_1_gets_over_noise(plug: Plug, profile: str, fault: LineFault) -> None:
     card = EchoCard(netkey3())
-    reader = SimulatedUsbReader(
-        card,
-        profile=reader_profile(profile),
-        link=lambda card: FaultyLink(CardLine(card), fault, after=6),
-    )
+    line = FaultyLine(fault, after=6)
+    reader = SimulatedUsbReader(card, profile=reader_profile(profile), link=line)
     with ForeignProgram(plug(reader).environment) as program:
         program.connect(reader_name(program))
         for length in (1000, 3000, 10):
@@ -265,14 +308,51 @@ def test_its_t_1_gets_over_noise(plug: Plug, profile: str, fault: LineFault) -> 
             assert program.transmit(command) == response
 
     assert card.echoes == 3
+    assert line.struck
+
+
+def at_once(_seconds: float, function: Callable[[], None]) -> Callable[[], None]:
+    """No time passes before what was to come later."""
+    function()
+    return lambda: None
+
+
+# The first two blocks to the card are the PPS and S(IFS request), the third is the command.
+@pytest.mark.parametrize(
+    ("fault", "after"),
+    [
+        (WrongEdc(), 2),  # S(WTX request)
+        (NoiseToCard(), 3),  # S(WTX response)
+        (WrongEdc(), 3),  # the response
+        (WrongMultiplier(0), 2),
+        (WrongMultiplier(255), 2),
+    ],
+)
+def test_its_t_1_gets_over_noise_while_the_card_takes_its_time(plug: Plug, fault: LineFault, after: int) -> None:
+    card = EchoCard(netkey3())
+    spec = TimingSpec(commands={}, other=2 * waiting_time(ATR), operations=(), spread=0.0)
+    line = FaultyLine(fault, after=after)
+    reader = SimulatedUsbReader(
+        TimedCard(card, TimingModel(spec, atr=ATR, seed=0)),
+        profile=reader_profile("tpdu"),
+        later=at_once,
+        link=line,
+    )
+    with ForeignProgram(plug(reader).environment) as program:
+        program.connect(reader_name(program))
+        for length in (10, 20):
+            command, response = echo(length)
+            assert program.transmit(command) == response
+
+    assert card.echoes == 2
+    assert line.struck
 
 
 @pytest.mark.parametrize("fault", [DroppedBlock(), DroppedAnswer()])
 def test_it_reports_a_silent_card_and_does_nothing_twice(plug: Plug, fault: LineFault) -> None:
     card = EchoCard(netkey3())
-    reader = SimulatedUsbReader(
-        card, profile=reader_profile("tpdu"), link=lambda card: FaultyLink(CardLine(card), fault, after=2)
-    )
+    line = FaultyLine(fault, after=2)
+    reader = SimulatedUsbReader(card, profile=reader_profile("tpdu"), link=line)
     with ForeignProgram(plug(reader).environment) as program:
         program.connect(reader_name(program))
         program.start("SCardTransmit", "card", "protocol", list(echo(10)[0]))
@@ -280,3 +360,13 @@ def test_it_reports_a_silent_card_and_does_nothing_twice(plug: Plug, fault: Line
 
     assert code == NOT_TRANSACTED
     assert card.echoes == (0 if fault == DroppedBlock() else 1)
+    assert line.struck
+
+
+@pytest.mark.parametrize("voltage", [PowerSelect.VOLTAGE_5_0, PowerSelect.VOLTAGE_3_0, PowerSelect.VOLTAGE_1_8])
+def test_it_finds_the_voltage_of_a_card(plug: Plug, voltage: PowerSelect) -> None:
+    card = CardOfClasses(EchoCard(netkey3()), voltage)
+    pcscd = plug(SimulatedUsbReader(card, profile=reader_profile("host_pps")))
+    with ForeignProgram(pcscd.environment) as program:
+        program.connect(reader_name(program))
+        assert program.transmit(echo(10)[0]) == echo(10)[1]

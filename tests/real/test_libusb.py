@@ -102,6 +102,26 @@ with plugged_in(slot):
 """)
 
 
+def test_a_device_of_two_interfaces_is_read_at_either(script: Callable[[str], None]) -> None:
+    script("""
+from demail_hw.errors import ProtocolViolation
+from demail_hw_simulators.composite_reader import CompositeReader
+from demail_hw_simulators.reader_profiles import reader_profile
+contact = SimulatedUsbReader(None, profile=reader_profile("utrust_4701_f"))
+both = CompositeReader(contact, SimulatedUsbReader(netkey3(), profile=reader_profile("utrust_4701_f_cl")))
+with plugged_in(both):
+    with contextlib.closing(open_reader("libusb:")) as reader:
+        assert not reader.card_present(deadline=soon())
+    sign("libusb:?interface=1")
+    try:
+        open_reader("libusb:?interface=2")
+    except ProtocolViolation as error:
+        assert "interface 2" in error.message and error.remedy, error
+    else:
+        raise AssertionError("there is no such interface")
+""")
+
+
 def test_what_is_not_plugged_in_is_not_found_and_what_is_there_is_listed(script: Callable[[str], None]) -> None:
     script("""
 with plugged_in(slot):

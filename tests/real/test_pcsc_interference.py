@@ -172,7 +172,7 @@ def test_f66_deadline_ends_the_wait_for_another_program_and_the_late_transaction
     with pytest.raises(DeadlineExceeded) as caught, connection.transaction(deadline=short()):
         pytest.fail("two transactions at once")
     assert (caught.value.layer, caught.value.outcome, caught.value.transient) == (Layer.CARD, Outcome.NOT_SENT, True)
-    assert_dead(connection)
+    assert_dead(connection, DeviceLost)
     wire.foreign.end()
     # Ours may have begun by now: it must not last.
     for _ in range(5):
@@ -315,7 +315,7 @@ def test_command_that_is_not_answered_in_time_may_have_been_done(wire: Wire) -> 
     with pytest.raises(DeadlineExceeded) as caught:
         transmit(connection, deadline=short())
     assert (caught.value.layer, caught.value.outcome) == (Layer.READER, Outcome.UNKNOWN)
-    assert_dead(connection)
+    assert_dead(connection, DeviceLost)
     connection.close()
     assert not wire.card.off.is_set()
     wire.card.gate.set()

@@ -14,6 +14,7 @@ from demail_hw_drivers.usbip_server import UsbIpServer
 from demail_hw_simulators.card.personalities import open_card
 from demail_hw_simulators.ccid_device import SimulatedUsbReader
 from demail_hw_simulators.reader_profiles import reader_profile
+from documents import DOCUMENTS
 from tls_files import TlsAuthority
 
 SECONDS = 60
@@ -63,6 +64,12 @@ def assert_named(frames: list[tuple[str, str]]) -> None:
     assert (":usbip:usbccid", "CCID Packet - Reader to PC: Slot Status") in frames
     assert any(protocols.endswith(":usbccid:iso7816") and info.startswith("ATR") for protocols, info in frames)
     assert not any("Malformed" in info for _, info in frames)
+
+
+def test_the_document_tells_what_it_has_to_be_told() -> None:
+    (document,) = (path for path in DOCUMENTS if path.name == "cli.md")
+    rules = " ".join(f"-d {rule}" for rule in DECODE_AS)
+    assert f"$ tshark -r office.pcapng {rules}\n" in document.read_text(encoding="utf-8")
 
 
 def test_it_names_the_apdus_of_either_side(dissect: Dissect, tmp_path: pathlib.Path) -> None:

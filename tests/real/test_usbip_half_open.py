@@ -18,8 +18,8 @@ def under(tool: Callable[[str], str]) -> Sequence[str]:
     return [tool("unshare"), *user, "--net"]
 
 
-def said(under: Sequence[str], folder: pathlib.Path) -> list[str]:
-    with Child(pathlib.Path(cut_cable.__file__), str(folder), under=under) as child:
+def said(under: Sequence[str], folder: pathlib.Path, *words: str) -> list[str]:
+    with Child(pathlib.Path(cut_cable.__file__), str(folder), *words, under=under) as child:
         lines = list(iter(child.hear, ""))
         assert child.wait() == 0
     return lines
@@ -37,6 +37,11 @@ def test_its_successor_takes_over_and_nobody_else(under: Sequence[str], tmp_path
         "successor: granted",
         "released: taken over",
     ]
+
+
+def test_without_tls_the_device_is_free_after_one_probe(under: Sequence[str], tmp_path: pathlib.Path) -> None:
+    """With the shortest keepalive that the kernel has."""
+    assert said(under, tmp_path, "hurried") == ["released: connection lost"]
 
 
 @pytest.mark.slow  # the keepalive's ten seconds and more

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
+from demail_hw.usb.descriptors import DeviceDescriptor
+from demail_hw.usb.setup import SetupPacket, StandardRequest
 from demail_hw.usbip.messages import (
     HEADER_SIZE,
     OP_HEADER_SIZE,
@@ -22,7 +24,7 @@ from demail_hw.usbip.messages import (
 )
 from demail_hw.usbip.receive_buffer import ReceiveBuffer
 
-__all__ = ["LIES", "Lie", "LyingServer"]
+__all__ = ["LIES", "Lie", "LyingServer", "as_keyboard"]
 
 _IMPORT_SIZE: Final = len(OpReqImport("1-1").encode())
 _CHUNK: Final = 1 << 16
@@ -50,8 +52,18 @@ LIES: Final[Mapping[str, Lie]] = {
 }
 
 
+_KEYBOARD: Final = DeviceDescriptor(0x0200, 0, 0, 0, 8, 0x1D6B, 0xBAD0, 0x0001, 0, 0, 0, 1)
+
+
+def as_keyboard(command: CmdSubmit) -> bytes:
+    """Of endpoint 0, where the host asks for the device descriptor first: the device is suddenly another one."""
+    answer = _KEYBOARD.encode()[: command.transfer_buffer_length]
+    return RetSubmit(command.seqnum, 0, len(answer)).encode() + answer
+
+
 class LyingServer:
-    """Listens from the ``with`` statement to its end. ``endpoint``: whose first IN transfer is lied about.
+    """Listens from the ``with`` statement to its end. ``endpoint``: whose first IN transfer is lied about, once the
+    device was configured.
 
     ``lies`` counts; who is lied to has hung up when ``hung_up`` is released once more.
     """
@@ -117,9 +129,10 @@ class _Requests:
     def __init__(self) -> None:
         self._buffer = ReceiveBuffer()
         self._imported = False
+        self._configured = False
 
     def find(self, data: bytes, endpoint: int) -> CmdSubmit | None:
-        """The first IN transfer of this endpoint."""
+        """The first IN transfer of this endpoint, once the device was configured."""
         self._buffer.feed(data)
         if not self._imported and not self._begin():
             return None
@@ -131,9 +144,14 @@ class _Requests:
                 self._buffer.skip(size)
             else:
                 break
-            if isinstance(command, CmdSubmit) and (command.direction, command.endpoint) == (Direction.IN, endpoint):
+            if isinstance(command, CmdSubmit) and self._is_meant(command, endpoint):
                 return command
         return None
+
+    def _is_meant(self, command: CmdSubmit, endpoint: int) -> bool:
+        request = SetupPacket.decode(command.setup).request
+        self._configured |= command.endpoint == 0 and request == StandardRequest.SET_CONFIGURATION
+        return self._configured and (command.direction, command.endpoint) == (Direction.IN, endpoint)
 
     def _begin(self) -> bool:
         if len(self._buffer) < OP_HEADER_SIZE:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
@@ -21,6 +22,7 @@ from demail_hw_simulators.card.card import SimulatedTcosCard
 from demail_hw_simulators.card.personalities import netkey3
 from demail_hw_simulators.card.pins import CardPin
 from demail_hw_simulators.ccid_device import SimulatedUsbReader
+from exported import wait_until_free
 
 __all__ = [
     "CLIENT",
@@ -188,9 +190,8 @@ class Bench:
 
     def wait_until_free(self, reader: int = 0) -> None:
         """Until the server has noticed that a client is gone."""
-        turn = self._server._service.exports[self._server.bus_ids[reader]]._lock
-        assert turn.acquire(timeout=SECONDS)
-        turn.release()
+        bus_id = self._server.bus_ids[reader]
+        assert wait_until_free(self._server, bus_id, deadline=time.monotonic() + SECONDS)
 
 
 @contextlib.contextmanager

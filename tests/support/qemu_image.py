@@ -14,7 +14,18 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-__all__ = ["GuestImage", "Node", "PackagesMissing", "archive", "build", "directory", "file", "link", "source_tree"]
+__all__ = [
+    "GuestImage",
+    "Node",
+    "PackagesMissing",
+    "archive",
+    "build",
+    "directory",
+    "file",
+    "link",
+    "private_file",
+    "source_tree",
+]
 
 PACKAGES: Final = (
     "busybox-static",
@@ -70,6 +81,10 @@ class GuestImage(NamedTuple):
 
 def file(content: bytes, *, executable: bool = False) -> Node:
     return Node(stat.S_IFREG | (0o755 if executable else 0o644), content)
+
+
+def private_file(content: bytes) -> Node:
+    return Node(stat.S_IFREG | 0o600, content)
 
 
 def directory() -> Node:

@@ -28,16 +28,17 @@ def _write(path: pathlib.Path, *parts: bytes) -> str:
 
 
 class TlsAuthority:
-    """Issues certificates into a folder; each call makes a new key."""
+    """Issues certificates into a folder; each call makes a new key. ``above``: who issues its own; itself without."""
 
-    def __init__(self, folder: pathlib.Path, name: str = "authority") -> None:
+    def __init__(self, folder: pathlib.Path, name: str = "authority", above: "TlsAuthority | None" = None) -> None:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._subject = _name(name)
-        builder = self._builder(self._subject, self._key.public_key(), 365)
+        issuer = above or self
+        builder = issuer._builder(self._subject, self._key.public_key(), 365)
         usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)  # it signs certificates
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        signed = builder.add_extension(usage, critical=True).sign(self._key, hashes.SHA256())
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        signed = builder.add_extension(usage, critical=True).sign(issuer._key, hashes.SHA256())
         self.ca = _write(folder / f"{name}.pem", signed.public_bytes(serialization.Encoding.PEM))
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, days: int) -> x509.CertificateBuilder:
@@ -70,3 +71,15 @@ class TlsAuthority:
         return TlsFiles(
             _write(self._folder / f"{name}.pem", certificate), _write(self._folder / f"{name}.key", encoded), self.ca
         )
+
+    def revoke(self, *certificates: str, days: int = 1) -> str:
+        """The list of these files' certificates, and of no others, in a file. ``days`` below zero: it is over."""
+        today = datetime.datetime.now(datetime.UTC)
+        builder = x509.CertificateRevocationListBuilder().issuer_name(self._subject)
+        builder = builder.last_update(today - 30 * _DAY).next_update(today + days * _DAY)
+        for path in certificates:
+            serial = x509.load_pem_x509_certificate(pathlib.Path(path).read_bytes()).serial_number
+            revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(today - _DAY).build()
+            builder = builder.add_revoked_certificate(revoked)
+        signed = builder.sign(self._key, hashes.SHA256())
+        return _write(self._folder / "revoked.crl", signed.public_bytes(serialization.Encoding.PEM))

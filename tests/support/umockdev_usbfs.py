@@ -17,6 +17,7 @@ import pathlib
 import socket
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
@@ -39,6 +40,7 @@ from demail_hw.usb.descriptors import (  # noqa: E402
     ConfigurationDescriptor,
     DescriptorType,
     DeviceDescriptor,
+    InterfaceDescriptor,
     configuration_total_length,
     decode_string,
 )
@@ -83,20 +85,25 @@ SETUP_SIZE: Final = 8
 DIRECTION_IN: Final = 0x80
 UNLINKED: Final = -errno.ENOENT
 
+IMPORT_SECONDS: Final = 20.0
+BUSY_SECONDS: Final = 0.005
+"""Between two questions whether the device is free."""
+
 NOTHING_TO_REAP_SECONDS: Final = 0.0005
 """The file is always ready as far as poll knows, so that libusb asks again and again."""
 
 
 class Pending(NamedTuple):
-    """A transfer under way: its urb, and where the data of an IN transfer goes."""
+    """A transfer under way: the open file it came by, its urb, and where the data of an IN transfer goes."""
 
+    client: Any
     urb: Any
     buffer: Any
     offset: int
 
 
 class Done(NamedTuple):
-    """A transfer that is over: the one that asks next hears of it."""
+    """A transfer that is over: the file that it came by hears of it when it asks next."""
 
     pending: Pending
     status: int
@@ -111,8 +118,14 @@ class Link:
         self.bus_id = bus_id
         self.lock = threading.Lock()
         self.resetting = False
+        self.import_device()
+
+    def import_device(self) -> None:
+        """As soon as the server has finished with who had it before; nothing tells when that is."""
+        deadline = time.monotonic() + IMPORT_SECONDS
         while not self.connect():
-            pass
+            assert time.monotonic() < deadline, "the server keeps the device"
+            time.sleep(BUSY_SECONDS)
 
     def connect(self) -> bool:
         """Import the device; False while the server has not finished with who had it before."""
@@ -171,8 +184,7 @@ class Link:
             data = self.socket.recv(1 << 16)
             with self.lock:
                 if not data and self.resetting:
-                    while not self.connect():
-                        pass
+                    self.import_device()
                     self.resetting = False
                     handle(NEED_DATA)
                     continue
@@ -198,7 +210,7 @@ class Usbfs(UMockdev.IoctlBase):
         super().__init__()
         self.link = link
         self.pending: dict[int, Pending] = {}
-        self.done: collections.deque[Done] = collections.deque()
+        self.done: collections.defaultdict[Any, collections.deque[Done]] = collections.defaultdict(collections.deque)
         self.awaited: set[int] = set()
         self.news = threading.Condition(link.lock)
         self.gone = False
@@ -206,11 +218,11 @@ class Usbfs(UMockdev.IoctlBase):
     def do_handle_ioctl(self, client: Any) -> bool:
         request, argument = client.get_request(), client.get_arg()
         with self.news:
-            error = self.answer(request, argument)
+            error = self.answer(client, request, argument)
         client.complete(-1 if error else 0, error)
         return True
 
-    def answer(self, request: int, argument: Any) -> int:
+    def answer(self, client: Any, request: int, argument: Any) -> int:
         """Do it; an errno, or 0."""
         if request in ACCEPTED:
             return errno.EBUSY if HELD and request == Ioctl.CLAIM else 0
@@ -218,10 +230,10 @@ class Usbfs(UMockdev.IoctlBase):
             case _ if self.gone and request not in (Ioctl.REAP, Ioctl.REAP_NOW):
                 return errno.ENODEV
             case Ioctl.SUBMIT:
-                self.submit(argument.resolve(0, URB_SIZE))
+                self.submit(client, argument.resolve(0, URB_SIZE))
                 return 0
             case Ioctl.REAP | Ioctl.REAP_NOW:
-                return self.reap(argument)
+                return self.reap(self.done[client], argument)
             case Ioctl.DISCARD:
                 return self.discard(argument.resolve(0, URB_SIZE).client_addr)
             case Ioctl.CAPABILITIES:
@@ -238,7 +250,7 @@ class Usbfs(UMockdev.IoctlBase):
             case _:
                 return errno.ENOTTY
 
-    def submit(self, urb: Any) -> None:
+    def submit(self, client: Any, urb: Any) -> None:
         raw = bytes(urb.retrieve())
         length = int.from_bytes(raw[URB_LENGTH : URB_LENGTH + 4], "little")
         buffer = urb.resolve(URB_BUFFER, length) if length else None
@@ -249,7 +261,7 @@ class Usbfs(UMockdev.IoctlBase):
             endpoint = setup[0] & DIRECTION_IN
             length -= SETUP_SIZE
         seqnum = self.link.submit(endpoint, length, content, setup)
-        self.pending[seqnum] = Pending(urb, buffer, offset)
+        self.pending[seqnum] = Pending(client, urb, buffer, offset)
 
     def clear_halt(self, endpoint: Any) -> int:
         address = int.from_bytes(bytes(endpoint.retrieve()), "little")
@@ -265,12 +277,12 @@ class Usbfs(UMockdev.IoctlBase):
                 return 0
         return errno.EINVAL
 
-    def reap(self, argument: Any) -> int:
-        if not self.done and not self.gone:
+    def reap(self, done: "collections.deque[Done]", argument: Any) -> int:
+        if not done and not self.gone:
             self.news.wait(NOTHING_TO_REAP_SECONDS)
-        if not self.done:
+        if not done:
             return errno.ENODEV if self.gone else errno.EAGAIN
-        pending, status, data = self.done.popleft()
+        pending, status, data = done.popleft()
         if data:
             pending.buffer.update(pending.offset, list(data))
         pending.urb.update(URB_STATUS, list(status.to_bytes(4, "little", signed=True)))
@@ -284,27 +296,33 @@ class Usbfs(UMockdev.IoctlBase):
             case UrbCompleted(seqnum, _, _) if seqnum in self.awaited:
                 self.awaited.remove(seqnum)
             case UrbCompleted(seqnum, status, data):
-                self.done.append(Done(self.pending.pop(seqnum), status, data))
+                self.end(seqnum, status, data)
             case UrbUnlinked(seqnum, _, True):
-                self.done.append(Done(self.pending.pop(seqnum), UNLINKED, b""))
+                self.end(seqnum, UNLINKED)
             case Closed():
                 # poll cannot say that the device is gone, but the kernel ends what is under way as well.
                 self.gone = True
-                self.done.extend(Done(pending, -errno.ESHUTDOWN, b"") for pending in self.pending.values())
-                self.pending.clear()
+                for seqnum in list(self.pending):
+                    self.end(seqnum, -errno.ESHUTDOWN)
         self.news.notify_all()
+
+    def end(self, seqnum: int, status: int, data: bytes = b"") -> None:
+        """A transfer is over."""
+        pending = self.pending.pop(seqnum)
+        self.done[pending.client].append(Done(pending, status, data))
 
 
 def describe(link: Link) -> str:
-    """The device and its first interface, as umockdev takes them."""
+    """The device and its interfaces, as umockdev takes them."""
     device = link.descriptor(DescriptorType.DEVICE, DEVICE_DESCRIPTOR_SIZE)
     header = link.descriptor(DescriptorType.CONFIGURATION, CONFIGURATION_HEADER_SIZE)
     configuration = link.descriptor(DescriptorType.CONFIGURATION, configuration_total_length(header))
     head = DeviceDescriptor.decode(device)
-    interface = ConfigurationDescriptor.decode(configuration).interfaces[0]
-    link.configure(ConfigurationDescriptor.decode(configuration).value)
+    decoded = ConfigurationDescriptor.decode(configuration)
+    link.configure(decoded.value)
     vendor, product = f"{head.vendor_id:04x}", f"{head.product_id:04x}"
-    serial, name = link.string(head.serial_index), link.string(interface.string_index)
+    serial = link.string(head.serial_index)
+    interfaces = "\n".join(describe_interface(interface, link.string) for interface in decoded.interfaces)
     return f"""P: {DEVICE}
 N: {NODE}
 E: SUBSYSTEM=usb
@@ -321,13 +339,18 @@ A: idVendor={vendor}\\n
 A: idProduct={product}\\n
 {attribute("serial", serial)}H: descriptors={(device + configuration).hex()}
 
-P: {DEVICE}/1-1:1.0
+{interfaces}"""
+
+
+def describe_interface(interface: InterfaceDescriptor, string: Callable[[int], str]) -> str:
+    """One interface."""
+    return f"""P: {DEVICE}/1-1:1.{interface.number}
 E: SUBSYSTEM=usb
 E: DEVTYPE=usb_interface
 E: INTERFACE={interface.interface_class}/{interface.interface_subclass}/{interface.interface_protocol}
-A: bInterfaceNumber=00\\n
+A: bInterfaceNumber={interface.number:02x}\\n
 A: bInterfaceClass={interface.interface_class:02x}\\n
-{attribute("interface", name)}
+{attribute("interface", string(interface.string_index))}
 """
 
 

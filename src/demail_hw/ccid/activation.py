@@ -40,9 +40,11 @@ _APDU_LEVELS: Final[Mapping[ExchangeLevel, Callable[[CcidDescriptor], Level]]] =
 _UNCHANGEABLE_PARAMETERS: Final = range(0x01, 0x80)
 """An index of a byte says "I do not let you change this": the reader has chosen itself."""
 
+_OTHER_READER: Final = "Use another reader, or another card."
+
 
 class PpsFailed(ReaderError):
-    """The card did not agree to a PPS. It has to be reset, and then takes what needs none (ISO 7816-3, 9.1)."""
+    """The card did not agree to a PPS. It loses its power, and then takes what needs none (ISO 7816-3, 9.1)."""
 
 
 class _Choice(NamedTuple):
@@ -99,16 +101,19 @@ def activate(descriptor: CcidDescriptor, atr: Atr, *, negotiate: bool = True) ->
 def _choose(descriptor: CcidDescriptor, atr: Atr) -> _Choice:
     """The first protocol of the card that the reader speaks, at the fastest that both can.
 
-    A card in specific mode works as its ATR says, whoever likes that (ISO 7816-3, 8.2.4).
+    A card in specific mode works as TA2 says, whoever likes that (ISO/IEC 7816-3:2006, 6.3.1 and 8.3).
     """
-    if atr.specific_mode is not None:
-        return _Choice(atr.first_protocol, atr.ta1)
-    common = [t for t in atr.protocols if descriptor.protocols >> t & 1]
+    mode = atr.specific_mode
+    offered = atr.protocols if mode is None else (mode.protocol,)
+    common = [t for t in offered if descriptor.protocols >> t & 1]
     if not common:
-        named = ", ".join(f"T={t}" for t in atr.protocols)
-        raise ReaderError(f"The card speaks {named}, which the reader does not understand.")
-    speed = fastest(atr, clock=descriptor.default_clock, max_rate=descriptor.max_data_rate)
-    return _Choice(common[0], speed)
+        named = ", ".join(f"T={t}" for t in offered)
+        raise ReaderError(f"The card speaks {named}, which the reader does not understand.", remedy=_OTHER_READER)
+    if mode is None:
+        return _Choice(common[0], fastest(atr, clock=descriptor.default_clock, max_rate=descriptor.max_data_rate))
+    if mode.implicit:
+        raise ReaderError("The card works at a speed that its answer to reset does not tell.", remedy=_OTHER_READER)
+    return _Choice(mode.protocol, atr.ta1)
 
 
 def _agree(atr: Atr, choice: _Choice) -> Generator[Command, Response, _Choice]:

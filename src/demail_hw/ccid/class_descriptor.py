@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from demail_hw.ccid.code_points import PowerSelect
 from demail_hw.errors import Layer, Outcome, ProtocolViolation
 from demail_hw.interfaces import Buffer
 from demail_hw.usb.descriptors import (
@@ -23,6 +24,7 @@ __all__ = [
     "CcidInterface",
     "ExchangeLevel",
     "Features",
+    "ccid_interfaces",
     "find_ccid_interface",
 ]
 
@@ -31,6 +33,9 @@ CCID_DESCRIPTOR_TYPE: Final = 0x21
 _LONGEST_MESSAGE: Final = 65554
 """The most that dwMaxCCIDMessageLength may say: the longest command APDU and a header (CCID 1.10, table 5.1-1)."""
 _VENDOR_INTERFACE_CLASS: Final = 0xFF
+
+_VOLTAGES: Final = ((0x04, PowerSelect.VOLTAGE_1_8), (0x02, PowerSelect.VOLTAGE_3_0), (0x01, PowerSelect.VOLTAGE_5_0))
+"""Bits of bVoltageSupport, from class C up to class A (CCID 1.10, table 5.1-1; ISO/IEC 7816-3:2006, 5.1.3)."""
 
 _LAYOUT = struct.Struct("<BBHBBIIIBIIBIIIIIBBHBB")
 
@@ -62,6 +67,8 @@ class ExchangeLevel(enum.Enum):
     SHORT_APDU = "short APDUs"
     EXTENDED_APDU = "short and extended APDUs"
 
+
+_CHOOSES_VOLTAGE: Final = Features.AUTO_VOLTAGE | Features.AUTO_ACTIVATION
 
 _LEVELS: Final = (
     (Features.EXTENDED_APDU_LEVEL, ExchangeLevel.EXTENDED_APDU),
@@ -105,6 +112,15 @@ class CcidDescriptor:
         """The longest message to expect, in bytes: dwMaxCCIDMessageLength, unless it says more than it may."""
         return min(self.max_message_length, _LONGEST_MESSAGE)
 
+    @property
+    def power_selects(self) -> tuple[PowerSelect, ...]:
+        """bPowerSelect to try in this order: what the reader chooses itself, or each voltage that it can give, the
+        lowest first, which harms no card (CCID 1.10, 6.1.1; ISO/IEC 7816-3:2006, 6.2.4). 5 V if it names none."""
+        if _CHOOSES_VOLTAGE & self.features:
+            return (PowerSelect.AUTOMATIC,)
+        offered = tuple(select for bit, select in _VOLTAGES if bit & self.voltage_support)
+        return offered or (PowerSelect.VOLTAGE_5_0,)
+
     def encode(self) -> bytes:
         """54 bytes."""
         return _LAYOUT.pack(CCID_DESCRIPTOR_SIZE, CCID_DESCRIPTOR_TYPE, *dataclasses.astuple(self))
@@ -134,21 +150,35 @@ class CcidInterface(NamedTuple):
     interrupt_in: EndpointDescriptor | None
 
 
-def find_ccid_interface(configuration: Buffer) -> CcidInterface:
-    """The first CCID interface of a whole configuration descriptor.
+def find_ccid_interface(configuration: Buffer, number: int | None = None) -> CcidInterface:
+    """The first CCID interface of a whole configuration descriptor, or the one of this number.
+
+    Errors: :class:`~demail_hw.errors.ProtocolViolation` if there is none, nothing was sent yet.
+    """
+    for interface in ccid_interfaces(configuration):
+        if number in (None, interface.number):
+            return interface
+    which, remedy = ("", None) if number is None else (f" {number}", "Name another interface, or none.")
+    raise ProtocolViolation(
+        f"The USB device has no smart card reader interface{which}.",
+        layer=Layer.READER,
+        outcome=Outcome.NOT_SENT,
+        remedy=remedy,
+    )
+
+
+def ccid_interfaces(configuration: Buffer) -> Iterator[CcidInterface]:
+    """The CCID interfaces of a whole configuration descriptor: a device with several is as many readers.
 
     The class descriptor stands behind the interface descriptor; some readers put it behind the last endpoint.
     Interfaces of class FF that have one are readers from before the standard.
 
-    Errors: :class:`~demail_hw.errors.ProtocolViolation` if there is none, nothing was sent yet.
+    Errors: :class:`~demail_hw.errors.ProtocolViolation`, nothing was sent yet.
     """
     for interface in ConfigurationDescriptor.decode(configuration).interfaces:
         encoded = _class_descriptor(interface)
         if encoded is not None and interface.interface_class in (SMART_CARD_CLASS, _VENDOR_INTERFACE_CLASS):
-            return _read_interface(interface, encoded)
-    raise ProtocolViolation(
-        "The USB device has no smart card reader interface.", layer=Layer.READER, outcome=Outcome.NOT_SENT
-    )
+            yield _read_interface(interface, encoded)
 
 
 def _class_descriptor(interface: InterfaceDescriptor) -> bytes | None:

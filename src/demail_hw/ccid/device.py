@@ -163,9 +163,10 @@ _FAILURES: Final[Mapping[int, Callable[[Status, int], Response]]] = MappingProxy
 
 
 class CcidDevice:
-    """The state of a reader with one slot. ``packet_size``: wMaxPacketSize of bulk-OUT, or 1 for a stream."""
+    """The state of a reader with one slot. ``packet_size``: wMaxPacketSize of bulk-OUT, or 1 for a stream.
+    ``aborts``: does it know ABORT?"""
 
-    def __init__(self, descriptor: CcidDescriptor, *, packet_size: int) -> None:
+    def __init__(self, descriptor: CcidDescriptor, *, packet_size: int, aborts: bool = True) -> None:
         self._assembler = MessageAssembler(descriptor.max_message_length, packet_size=packet_size)
         self._capacity = descriptor.max_message_length - HEADER_SIZE
         self._messages: deque[bytes] = deque()
@@ -176,13 +177,12 @@ class CcidDevice:
         self._command = bytearray()
         self._chaining = False
         self._response = b""
+        self._aborts = aborts
         self._aborting: int | None = None
         self._abort_sent: int | None = None
         self._features = descriptor.features
         self._level = descriptor.exchange_level
-        self._power_selects = (
-            _POWER_SELECTS if Features.AUTO_VOLTAGE in self._features else _POWER_SELECTS - {PowerSelect.AUTOMATIC}
-        )
+        self._power_selects = _power_selects(descriptor)
         transfers: Mapping[ExchangeLevel, Callable[[Header, XfrBlock], DeviceEvent]] = {
             ExchangeLevel.TPDU: self._transfer_tpdu,
             ExchangeLevel.SHORT_APDU: self._transfer_short_apdu,
@@ -301,15 +301,15 @@ class CcidDevice:
             return self._refuse(header, _LENGTH_INDEX)
         if header.slot != _SLOT:
             return self._refuse(header, _SLOT_INDEX)
-        if isinstance(command, Abort):
+        if isinstance(command, Abort) and self._aborts:
             return self._abort(header)
         if self._aborting is not None or self._abort_sent is not None:
             return self._refuse(header, SlotErrorCode.CMD_ABORTED)
-        if self._pending is not None:
-            return self._refuse(header, SlotErrorCode.CMD_SLOT_BUSY)
         handler = self._handlers.get(type(command))
         if handler is None:
             return self._refuse(header, SlotErrorCode.CMD_NOT_SUPPORTED)
+        if self._pending is not None:
+            return self._refuse(header, SlotErrorCode.CMD_SLOT_BUSY)
         return handler(header, command)
 
     def _xfr_block(self, header: Header, command: Command) -> DeviceEvent:
@@ -502,6 +502,12 @@ class CcidDevice:
 
 def _reply(header: Header, response: Response) -> Reply:
     return _new(Reply, (b"".join(response.encode(header.slot, header.seq)),))
+
+
+def _power_selects(descriptor: CcidDescriptor) -> frozenset[PowerSelect]:
+    """What bPowerSelect may be; a reader that chooses the voltage itself is not told apart from one that is told."""
+    selects = frozenset(descriptor.power_selects)
+    return _POWER_SELECTS if PowerSelect.AUTOMATIC in selects else selects
 
 
 def _parameters_from(atr: bytes) -> SetParameters:

@@ -119,6 +119,11 @@ class CcidHost:
         value = self._seq << 8 | self._slot
         return SetupPacket(_CLASS_REQUEST_TO_INTERFACE, ClassRequest.ABORT, value, interface).encode(), message
 
+    def forget(self) -> None:
+        """What has come of a message will not go on: its endpoint was halted."""
+        self._assembler.clear()
+        self._messages.clear()
+
     def withdraw(self) -> None:
         """The command given out last was certainly not sent: nothing is outstanding."""
         self._awaited = None

@@ -23,7 +23,10 @@ class CcidReader:
     """The slot of one reader; a :class:`~demail_hw.interfaces.Reader`. Safe for several threads.
 
     ``lock``: serialises everything that is done with the slot. ``grace``: the deadline for what nobody gives a
-    deadline to, taking the power from the card when a connection is closed.
+    deadline to, taking the power from the card when a connection is closed. ``pause``: waits a little, but not past
+    its deadline, before a reader that cannot tell of its card is asked again. ``look_again``: when one that can is
+    asked all the same, of a deadline; without it never. ``now``: the clock of :attr:`unheeded_seconds`; without it
+    that is always 0.
 
     A command whose deadline was over is not aborted then: there is no time left to do it in. Its connection is dead,
     and the next operation with the reader (the next ``connect``, or ``close``) aborts it and takes the power from
@@ -39,16 +42,22 @@ class CcidReader:
         *,
         lock: CardLock,
         grace: Callable[[], Deadline],
+        pause: Callable[[Deadline], None],
+        look_again: Callable[[Deadline], Deadline] = float,
+        now: Callable[[], float] = float,
         name: str | None = None,
     ) -> None:
-        interface = find_ccid_interface(transport.configuration)
+        interface = find_ccid_interface(transport.configuration, transport.identity.interface)
         quirk = quirk_for(transport.identity)
         self._transport = transport
         self._lock = lock
         self._grace = grace
+        self._pause = pause
+        self._look_again = look_again
+        self._tells = interface.interrupt_in is not None
         self._descriptor = interface.descriptor
         self._name = name or transport.identity.product or "CCID reader"
-        self._slot = Slot(transport, interface, first_read=quirk.first_read if quirk else None)
+        self._slot = Slot(transport, interface, first_read=quirk.first_read if quirk else None, now=now)
         self._connection: CcidConnection | None = None
 
     @property
@@ -66,6 +75,12 @@ class CcidReader:
         """What the reader says it can do."""
         return self._descriptor
 
+    @property
+    def unheeded_seconds(self) -> float:
+        """How long it has heeded no ABORT, since the first one; 0 if it heeded the last. Some firmware does so only
+        when the card is done; one that never does takes no command until it is imported or opened anew."""
+        return self._slot.unheeded_seconds
+
     def card_present(self, *, deadline: Deadline) -> bool:
         """Is a card in the slot now?"""
         with self._lock.alone(deadline=deadline):
@@ -74,16 +89,29 @@ class CcidReader:
     def wait_for_card(self, present: bool, *, deadline: Deadline) -> None:
         """Wait until a card is in the slot, or until there is none.
 
-        The slot is asked each time: a NotifySlotChange only says when.
+        The slot is asked each time: a NotifySlotChange only says when, and may be lost. A reader without an interrupt
+        endpoint sends none (CCID 1.10, 6.3.1), and is asked again after a pause.
         """
         try:
             while self.card_present(deadline=deadline) is not present:
-                self._transport.interrupt_in(deadline=deadline)
+                if self._tells:
+                    self._hear(deadline)
+                else:
+                    self._pause(deadline)
         except DeadlineExceeded as error:
             what = "inserted" if present else "taken out"
             raise DeadlineExceeded(
                 f"No card was {what} before the deadline.", layer=Layer.READER, outcome=Outcome.NOT_SENT
             ) from error
+
+    def _hear(self, deadline: Deadline) -> None:
+        """Wait for news, but not longer than until the slot is to be asked again."""
+        look = self._look_again(deadline)
+        try:
+            self._transport.interrupt_in(deadline=look)
+        except DeadlineExceeded:
+            if look >= deadline:
+                raise
 
     def connect(self, share: ShareMode = ShareMode.EXCLUSIVE, *, deadline: Deadline) -> "CcidConnection":  # noqa: ARG002
         """Power the card. The USB interface is claimed, so every connection is exclusive.
@@ -110,6 +138,10 @@ class CcidReader:
         """Take the power from the card and let the reader go. Never raises; closing twice is allowed."""
         if self._connection is not None:
             self._connection.close()
+        owner = self._slot.owner
+        if self._slot.powered and owner is not self._connection:
+            # By a connection that did not come about.
+            _take_power(self._slot, owner, self._lock, self._grace)
         self._transport.close()
 
 
@@ -181,11 +213,7 @@ class CcidConnection:
         """Take the power from the card and let it go. Never raises; closing twice is allowed."""
         if self._epoch == _CLOSED:
             return
-        with contextlib.suppress(HardwareError):
-            deadline = self._grace()
-            with self._lock.alone(deadline=deadline):
-                if self._slot.owner is self:
-                    self._slot.power_off(deadline=deadline)
+        _take_power(self._slot, self, self._lock, self._grace)
         self._epoch = _CLOSED
 
     def _power_on(self, deadline: Deadline) -> None:
@@ -196,3 +224,12 @@ class CcidConnection:
 
     def _gone(self) -> HardwareError:
         return (CLOSED if self._epoch == _CLOSED else self._slot.lost).error()
+
+
+def _take_power(slot: Slot, owner: object, lock: CardLock, grace: Callable[[], Deadline]) -> None:
+    """From the card, if it is still this owner's. What fails is nobody's business any more."""
+    with contextlib.suppress(HardwareError):
+        deadline = grace()
+        with lock.alone(deadline=deadline):
+            if slot.owner is owner:
+                slot.power_off(deadline=deadline)

@@ -1,9 +1,12 @@
 """One slot of a reader over a USB transport: every command passes here, and is in step or the card is lost."""
 
+import contextlib
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from demail_hw.ccid.activation import PpsFailed, activate, check_reader
-from demail_hw.ccid.class_descriptor import CcidInterface, Features
+from demail_hw.ccid.class_descriptor import CcidInterface
 from demail_hw.ccid.code_points import CommandStatus, IccStatus, PowerSelect
 from demail_hw.ccid.exchange_levels import ExtendedApduLevel, Level
 from demail_hw.ccid.host import CcidHost, Event, NeedData, TimeExtension
@@ -39,6 +42,13 @@ __all__ = ["Slot"]
 
 _ACTIVE: Final = Status.decode(0)
 _MIN_RESPONSE: Final = 2
+_UNPLUG: Final = "Open the reader anew; if that does not help, unplug it."
+_CLASS_OF: Final[Mapping[PowerSelect, int]] = MappingProxyType(
+    {PowerSelect.VOLTAGE_5_0: 1, PowerSelect.VOLTAGE_3_0: 2, PowerSelect.VOLTAGE_1_8: 4}
+)
+"""As :attr:`~demail_hw.iso7816.atr.Atr.classes` has it."""
+_SAYS_NOTHING_OF_THE_CARD: Final = frozenset({SlotErrorCode.CMD_SLOT_BUSY, SlotErrorCode.CMD_ABORTED})
+"""Why an IccPowerOn failed, where another voltage changes nothing."""
 
 
 class Slot:
@@ -47,13 +57,23 @@ class Slot:
     ``epoch`` changes whenever the card's state may have been lost: by power on and off, by removal, and by a command
     whose answer did not come. After such a command the reader is out of step until :meth:`recover`, which every
     operation but :meth:`transmit` begins with, under its own deadline. ``lost``: why the epoch changed the last time.
-    ``owner``: who powered the card last.
+    ``owner``: who powered the card last. ``powered``: it may have power. ``now``: the clock.
     """
 
-    def __init__(self, transport: UsbTransport, interface: CcidInterface, *, first_read: int | None) -> None:
+    def __init__(
+        self,
+        transport: UsbTransport,
+        interface: CcidInterface,
+        *,
+        first_read: int | None,
+        now: Callable[[], float] = float,
+    ) -> None:
         self.epoch = 0
         self.lost = LostConnection.by()
         self.owner: object = None
+        self.powered = False
+        self._now = now
+        self._unheeded_since: float | None = None
         self._transport = transport
         self._interface = interface
         check_reader(interface.descriptor)
@@ -65,19 +85,29 @@ class Slot:
             first_read=first_read,
         )
         self._halted = False
+        selects = interface.descriptor.power_selects
+        # Twice where there is no choice: a card that sat badly at its first reset often answers the second.
+        self._power_selects = selects if len(selects) > 1 else selects * 2
 
     @property
     def limits(self) -> CardLimits:
         """What fits through to the card that was powered last."""
         return self._level.limits
 
+    @property
+    def unheeded_seconds(self) -> float:
+        """How long ago the first ABORT was sent that was not heeded, nor any since; 0 if the last one was."""
+        return 0.0 if self._unheeded_since is None else self._now() - self._unheeded_since
+
     def transmit(self, command: Buffers, *, deadline: Deadline) -> bytes:
         """One command APDU, its response APDU."""
         exchange = self._level.exchange(command)
         block = next(exchange)
         first = True
+        extended = False
         try:
             while True:
+                extended = extended or block.waiting > 0
                 try:
                     answer = self._transfer(block, deadline)
                 except ReaderError as error:
@@ -90,6 +120,8 @@ class Slot:
             return self._complete(done.value)
         except BaseException as error:
             self._broke_off(error, first)
+            if extended and isinstance(error, DeadlineExceeded):
+                raise _no_answer(extended) from error
             raise
 
     def card_status(self, *, deadline: Deadline) -> IccStatus:
@@ -100,11 +132,25 @@ class Slot:
             raise slot_error(response, outcome=Outcome.NOT_SENT)
         if response.status.icc is not IccStatus.ACTIVE:
             self.lose()
+            self.powered = False
         return response.status.icc
 
     def power_on(self, *, deadline: Deadline) -> bytes:
-        """Reset the card and bring it to where it takes APDUs: the ATR."""
+        """Reset the card and bring it to where it takes APDUs: the ATR.
+
+        A card that cannot be brought there loses its power again, unless the deadline is over before.
+        """
         self.recover(deadline=deadline)
+        try:
+            return self._bring_up(deadline)
+        except HardwareError as error:
+            if self.powered:
+                with contextlib.suppress(HardwareError):
+                    self.power_off(deadline=deadline)
+            self.lost = LostConnection.by(error)
+            raise
+
+    def _bring_up(self, deadline: Deadline) -> bytes:
         try:
             return self._reset(deadline, negotiate=True)
         except PpsFailed:
@@ -118,6 +164,7 @@ class Slot:
         response = self._run(IccPowerOff(), deadline)
         if _failed(response) and response.status.icc is IccStatus.ACTIVE:
             raise slot_error(response, outcome=Outcome.NOT_SENT)
+        self.powered = False
 
     def escape(self, command: Buffers, *, deadline: Deadline) -> bytes:
         """A command of the reader's vendor."""
@@ -134,14 +181,38 @@ class Slot:
 
     def recover(self, *, deadline: Deadline) -> None:
         """Bring the reader back into step: abort what is still under way (CCID 1.10, 5.3.1)."""
+        began = self._now()
+        try:
+            self._bring_into_step(deadline)
+        except HardwareError as error:
+            if self._unheeded_since is None and error.outcome is not Outcome.NOT_SENT:
+                self._unheeded_since = began
+            raise
+        self._unheeded_since = None
+
+    def _bring_into_step(self, deadline: Deadline) -> None:
         if self._halted:
             self._transport.clear_halt(self._interface.bulk_out.address, deadline=deadline)
             self._transport.clear_halt(self._interface.bulk_in.address, deadline=deadline)
+            self._host.forget()
             self._halted = False
-        if self._host.outstanding:
-            setup, message = self._host.abort(self._interface.number)
-            self._transport.control(setup, deadline=deadline)
+        # What there is of a message whose transfer broke off can swallow the answer to the first one.
+        with contextlib.suppress(ProtocolViolation):
+            self._abort(deadline)
+        self._abort(deadline)
+
+    def _abort(self, deadline: Deadline) -> None:
+        if not self._host.outstanding:
+            return
+        setup, message = self._host.abort(self._interface.number)
+        try:
+            with contextlib.suppress(TransferStalled):
+                # A reader without this request ends what it does, or refuses the message: both bring it into step.
+                self._transport.control(setup, deadline=deadline)
             self._exchange(message, deadline)
+        except TransferStalled as error:
+            error.remedy = error.remedy or _UNPLUG
+            raise
 
     def _run(self, command: Command, deadline: Deadline) -> Response:
         """One command and its response, whatever that says."""
@@ -211,22 +282,25 @@ class Slot:
         return response
 
     def _reset(self, deadline: Deadline, *, negotiate: bool) -> bytes:
-        response = self._power_on(deadline)
-        if _failed(response) and response.error == SlotErrorCode.ICC_MUTE:
-            # Once more: a card that sat badly at its first reset often answers the second.
+        first, *others = self._power_selects
+        select, response = first, self._power_on(first, deadline)
+        for other in others:
+            if not _may_answer_yet(response, select):
+                break
             self.power_off(deadline=deadline)
-            response = self._power_on(deadline)
+            select, response = other, self._power_on(other, deadline)
         if response.status.icc is IccStatus.ABSENT:
+            self.powered = False
             raise NoCard("No card is in the reader.")
         if _failed(response) or not isinstance(response, DataBlock):
             raise slot_error(response, outcome=Outcome.NOT_SENT)
         self._level = self._activate(Atr.decode(response.data), deadline, negotiate=negotiate)
         return response.data
 
-    def _power_on(self, deadline: Deadline) -> Response:
+    def _power_on(self, select: PowerSelect, deadline: Deadline) -> Response:
         self.lose()
-        automatic = Features.AUTO_VOLTAGE in self._interface.descriptor.features
-        return self._run(IccPowerOn(PowerSelect.AUTOMATIC if automatic else PowerSelect.VOLTAGE_5_0), deadline)
+        self.powered = True
+        return self._run(IccPowerOn(select), deadline)
 
     def _activate(self, atr: Atr, deadline: Deadline, *, negotiate: bool) -> Level:
         steps = activate(self._interface.descriptor, atr, negotiate=negotiate)
@@ -245,6 +319,17 @@ class Slot:
 
 def _failed(response: Response) -> bool:
     return response.status.command is CommandStatus.FAILED
+
+
+def _may_answer_yet(response: Response, select: PowerSelect) -> bool:
+    """Was this no complete and valid answer to reset, or that of a card for other voltages, though it is there?"""
+    if _failed(response):
+        return response.status.icc is not IccStatus.ABSENT and response.error not in _SAYS_NOTHING_OF_THE_CARD
+    try:
+        classes = Atr.decode(response.data if isinstance(response, DataBlock) else b"").classes
+    except ProtocolViolation:
+        return True
+    return classes is not None and select in _CLASS_OF and not classes & _CLASS_OF[select]
 
 
 def _no_answer(extended: bool) -> DeadlineExceeded:

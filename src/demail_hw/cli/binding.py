@@ -12,7 +12,7 @@ import click
 
 from demail_hw.cli.output import JsonValue, Report, json_option, printable
 from demail_hw.cli.simulator_process import ended_by_signals
-from demail_hw.config.loading import load_configuration
+from demail_hw.config.loading import load_configuration, read_configuration
 from demail_hw.config.schema import BindingConfig
 from demail_hw.errors import ConfigurationError, HardwareError
 from demail_hw.pin_ledger import state_directory
@@ -62,16 +62,13 @@ def watch_command(name: str, report: Report) -> None:
     binding.listen(events.put)
     keeper = threading.Thread(target=binding.keep, name=f"binding {name}")
     with ended_by_signals(), contextlib.suppress(KeyboardInterrupt):
-        if binding.status.state is BindingState.OFF:
-            report.show(
-                *_told(name, BindingEvent(time.monotonic(), BindingState.OFF, BindingState.OFF, "It is off."))
-            )
         keeper.start()
         try:
             while True:
                 event = events.get()
-                report.show(*_told(name, event))
-                if event.state is BindingState.OFF and binding.status.given_up:
+                given_up = event.state is BindingState.OFF and binding.status.given_up
+                report.show(_event_facts(name, event), _event_line(name, event, waits=not given_up))
+                if given_up:
                     raise binding.refuse()
         finally:
             binding.close()
@@ -83,7 +80,8 @@ def watch_command(name: str, report: Report) -> None:
 @json_option
 def off_command(name: str, report: Report) -> None:
     """Switch a binding off: whoever keeps the device lets it go, and nobody attaches until it is switched on."""
-    _switch_of(name).switch_off(name)
+    load_configuration().binding(name)
+    _switch().switch_off(name)
     report.show({"binding": name, "on": False}, f"{name}: switched off")
 
 
@@ -91,14 +89,12 @@ def off_command(name: str, report: Report) -> None:
 @click.argument("name")
 @json_option
 def on_command(name: str, report: Report) -> None:
-    """Switch a binding on again."""
-    _switch_of(name).switch_on(name)
-    report.show({"binding": name, "on": True}, f"{name}: on")
-
-
-def _switch_of(name: str) -> "BindingSwitch":
-    load_configuration().binding(name)
-    return _switch()
+    """Switch a binding on again. One that is not enabled in the configuration stays off."""
+    loaded = read_configuration()
+    enabled = loaded.configuration.binding(name).enabled
+    _switch().switch_on(name)
+    stays = f"the switch is on, but bindings.{name}.enabled is false in {loaded.file}"
+    report.show({"binding": name, "on": True, "enabled": enabled}, printable(f"{name}: {'on' if enabled else stays}"))
 
 
 def _switch() -> "BindingSwitch":
@@ -133,12 +129,14 @@ def _listed(name: str, config: BindingConfig) -> tuple[Sequence[str], str | None
 
 
 def _state(config: BindingConfig, listed: Sequence[str], trouble: str | None, *, on: bool) -> str:
-    """The first that is true."""
+    """The first that is true. A listing tells no serial numbers."""
     states = (
         (not config.enabled, "not enabled"),
         (not on, "switched off"),
         (trouble is not None, "not reached"),
         (not listed, "not listed"),
+        (config.serial is not None, "perhaps free"),
+        (len(listed) > 1, "several fit"),
     )
     return next((state for applies, state in states if applies), "free")
 
@@ -162,10 +160,6 @@ def _row(facts: Mapping[str, JsonValue]) -> tuple[str, ...]:
     return tuple(map(printable, (str(facts["binding"]), str(facts["mode"]), str(facts["state"]), device, seen)))
 
 
-def _told(name: str, event: BindingEvent) -> tuple[dict[str, JsonValue], str]:
-    return _event_facts(name, event), _event_line(name, event)
-
-
 def _event_facts(name: str, event: BindingEvent) -> dict[str, JsonValue]:
     return {
         "binding": name,
@@ -176,9 +170,10 @@ def _event_facts(name: str, event: BindingEvent) -> dict[str, JsonValue]:
     }
 
 
-def _event_line(name: str, event: BindingEvent) -> str:
+def _event_line(name: str, event: BindingEvent, *, waits: bool) -> str:
     at = _moment(event).astimezone().isoformat(" ", "seconds")
-    return printable(f"{at}  {name}  {event.state.value}{f'  {event.reason}' if event.reason else ''}")
+    hint = f"Waiting for: demail-hw binding on {name}" if waits and event.state is BindingState.OFF else ""
+    return printable("  ".join(filter(None, (at, name, event.state.value, event.reason, hint))))
 
 
 def _moment(event: BindingEvent) -> datetime.datetime:

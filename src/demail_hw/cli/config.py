@@ -9,8 +9,16 @@ from typing import Final
 
 import click
 
+from demail_hw.cli.config_checks import mistakes_in, warnings_about
 from demail_hw.cli.output import JsonValue, Report, json_option, printable
-from demail_hw.config.loading import Problem, configuration_schema, load_configuration, problems_in, read_text
+from demail_hw.config.loading import (
+    Problem,
+    configuration_schema,
+    load_configuration,
+    problems_in,
+    read_configuration,
+    read_text,
+)
 from demail_hw.config.place import find_configuration, search_path
 from demail_hw.errors import ConfigurationError
 
@@ -41,18 +49,35 @@ def path_command(report: Report) -> None:
 @config_command.command("check")
 @json_option
 def check_command(report: Report) -> None:
-    """Tell everything that is wrong in it, with the lines; exit code 9 then."""
+    """Tell what is wrong in it, with the lines; exit code 9 then. Nobody is asked, and no device is looked for.
+
+    A file for TLS or PINs that this user cannot use is a warning. What a value means is looked at once nothing is
+    written wrong: mend what is told, and check again.
+    """
     found = find_configuration()
-    problems = () if found is None else problems_in(read_text(found))
+    problems, warnings = ((), ()) if found is None else _findings(found)
     facts: dict[str, JsonValue] = {
         "path": None if found is None else str(found),
         "problems": [problem._asdict() for problem in problems],
+        "warnings": [warning._asdict() for warning in warnings],
     }
-    report.show(facts, _verdict(found, problems))
+    report.show(facts, _verdict(found, problems, warnings))
     if problems:
         raise ConfigurationError(
-            f"The configuration {found} is not right.", file=str(found), line=problems[0].line, remedy="Mend it."
+            f"The configuration {found} is not right.",
+            file=str(found),
+            line=problems[0].line,
+            remedy="Mend what is told above and check again: more may be behind it.",
         )
+
+
+def _findings(path: Path) -> tuple[Sequence[Problem], Sequence[Problem]]:
+    """What is wrong, and what is only a warning."""
+    problems = problems_in(read_text(path))
+    if problems:
+        return problems, ()
+    loaded = read_configuration(path)
+    return mistakes_in(loaded), warnings_about(loaded)
 
 
 @config_command.command("show")
@@ -72,17 +97,18 @@ def schema_command(report: Report) -> None:
     report.show(schema, json.dumps(schema, indent=2))
 
 
-def _verdict(found: Path | None, problems: Sequence[Problem]) -> str:
+def _verdict(found: Path | None, problems: Sequence[Problem], warnings: Sequence[Problem]) -> str:
     if found is None:
         return _NONE
-    return "\n".join(_line(found, problem) for problem in problems) or f"{found}: all right"
+    told = [_line(found, problem) for problem in problems] or [f"{found}: all right"]
+    return "\n".join([*told, *(_line(found, each, "warning, as this user sees it: ") for each in warnings)])
 
 
-def _line(path: Path, problem: Problem) -> str:
+def _line(path: Path, problem: Problem, kind: str = "") -> str:
     where = f"{path}:{problem.line}" if problem.line else str(path)
     key = f"{problem.key}: " if problem.key else ""
     remedy = f". {problem.remedy}" if problem.remedy else ""
-    return printable(f"{where}: {key}{problem.message}{remedy}")
+    return printable(f"{where}: {kind}{key}{problem.message}{remedy}")
 
 
 def _plain(value: object) -> JsonValue:

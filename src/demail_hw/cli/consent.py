@@ -16,10 +16,12 @@ class Declined(click.exceptions.Exit):
     """A question was answered with no."""
 
 
-def need_somebody(*, yes: bool, look: str = "see with --dry-run what it would do") -> None:
-    """``click.UsageError`` where nobody said yes before and nobody can be asked. ``look``: what to do instead."""
+def need_somebody(*, yes: bool, look: str = "see with --dry-run what it would do", why: str = "") -> None:
+    """``click.UsageError`` where nobody said yes before and nobody can be asked. ``look``: what to do instead;
+    ``why``: what is to be asked about."""
     if not yes and not _on_a_terminal():
-        raise click.UsageError(f"there is no terminal to ask at: say --yes, or {look}")
+        about = f"{why}; " if why else ""
+        raise click.UsageError(f"{about}there is no terminal to ask at: say --yes, or {look}")
 
 
 def ask(question: str, *, yes: bool) -> None:

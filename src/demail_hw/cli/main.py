@@ -70,13 +70,42 @@ def _attribute(command: str) -> str:
     return f"{command.replace('-', '_')}_command"
 
 
-@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+_HELP: Final = """\
+A key on a smartcard, wherever the card is.
+
+A card is named by its reader's address; quote one with * ? & or blanks for the shell:
+
+\b
+usbip://HOST/         the only reader of a USB server; one of several by
+                      serial=NUMBER, 04e6:5710 or 1-1 after the last slash
+                      (a bus id such as 1-1 names a socket, not a reader)
+usbips://HOST/        the same through TLS; its files: ?cert=FILE&key=FILE&ca=FILE,
+                      or those of [tls] in the configuration
+pcsc:                 the only reader of PC/SC, or the only one with a card
+pcsc:'Identiv*'       by name or pattern
+libusb:               the only reader on this machine's USB, without PC/SC
+serial:/dev/ttyUSB0   a reader on a serial line; also serial:socket://HOST:PORT
+sim:netkey3           a simulated card
+replay:FILE           a recorded card
+binding:NAME          a reader of a USB server that the configuration names
+
+After it ?card=ICCSN and ?reader=SERIAL choose among several and refuse any other; pcsc:?share=shared lets other
+programs use the card beside this one. usbip://HOST/?capture=FILE writes what is carried, PINs masked.
+
+\b
+Exit codes: 0 done, 1 internal, 2 usage, 3 not found, 4 card or reader, 5 PIN,
+6 transport, 7 gateway or TLS, 8 key or message, 9 configuration,
+10 a question was answered with no.
+"""
+
+
+@click.command(cls=_LazyGroup, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(importlib.metadata.version("demail-hw"), prog_name="demail-hw")
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens, the card's commands included, PINs masked.")
 @click.option(
     "--config",
     metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(readable=False, path_type=Path),  # what is wrong with it the configuration says, with a remedy
     help="The configuration; else $DEMAIL_HW_CONFIG, else demail-hw/config.toml in the user's or in /etc.",
 )
 @click.option(
@@ -102,30 +131,6 @@ def _group(
     trace: Path | None,
     deciphered: bool,
 ) -> None:
-    """A key on a smartcard, wherever the card is.
-
-    A card is named by its reader's address; quote one with * ? & or blanks for the shell:
-
-    \b
-    usbip://HOST/         the only reader of a USB server; one of several by
-                          serial=NUMBER, 04e6:5710 or 1-1 after the last slash
-                          (a bus id such as 1-1 names a socket, not a reader)
-    usbips://HOST/        the same through TLS; its files: ?cert=FILE&key=FILE&ca=FILE,
-                          or those of [tls] in the configuration
-    pcsc:                 the only reader of PC/SC, or the only one with a card
-    pcsc:'Identiv*'       by name or pattern
-    sim:netkey3           a simulated card
-    replay:FILE           a recorded card
-    binding:NAME          a reader of a USB server that the configuration names
-
-    After it ?card=ICCSN and ?reader=SERIAL choose among several and refuse any other; pcsc:?share=shared lets other
-    programs use the card beside this one.
-
-    \b
-    Exit codes: 0 done, 1 internal, 2 usage, 3 not found, 4 card or reader, 5 PIN,
-    6 transport, 7 gateway or TLS, 8 key or message, 9 configuration,
-    10 a question was answered with no.
-    """
     from demail_hw.cli.card_access import Settings
     from demail_hw.config.place import CONFIG_VARIABLE
     from demail_hw.pin_ledger import STATE_VARIABLE

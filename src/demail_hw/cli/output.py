@@ -65,6 +65,12 @@ class Report:
         with os_errors_of("-"):
             click.echo(_json(result) if self.as_json else text)
 
+    def note(self, text: str, **facts: JsonValue) -> None:
+        """Tell on standard error what went well meanwhile, if anybody reads there. ``facts``: the same for
+        programs."""
+        with contextlib.suppress(OSError):  # a terminal that was closed
+            click.echo(_json({"note": text, **facts}) if self.as_json else f"demail-hw: {printable(text)}", err=True)
+
 
 def _json(value: Mapping[str, JsonValue]) -> str:
     """One line of JSON. What is not to be printed can stand in its strings alone."""

@@ -6,23 +6,24 @@ import logging
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from demail_hw.address import Address
-from demail_hw.cli.card_options import CardOptions, open_simulated_card, simulated_profile
+from demail_hw.address import Address, netloc
+from demail_hw.cli.exports import open_export
 from demail_hw.cli.options import ADDRESS, ENDPOINT
 from demail_hw.cli.output import JsonValue, Report, json_option, os_errors_of
 from demail_hw.cli.serve_settings import Grant, ServeOptions, ServeSettings, renewed, settings_of
-from demail_hw.cli.serving import has_terminal, is_loopback, netloc, stop_signals, wait_for_stop
-from demail_hw.cli.systemd_notify import READY, STOPPING, notify, reloading
+from demail_hw.cli.serving import has_terminal, is_loopback, stop_signals, wait_for_stop
+from demail_hw.cli.systemd_notify import READY, STOPPING, notify, reloading, watchdog
 from demail_hw.config.loading import read_configuration
-from demail_hw.errors import ConfigurationError, HardwareError
+from demail_hw.errors import HardwareError
 from demail_hw.interfaces import ExportedDevice
-from demail_hw.usbip.access import AccessRule
+from demail_hw.traces.output_file import Mark, open_to_append
+from demail_hw.usbip.access import ANY_CERTIFICATE, AccessRule
 
 if TYPE_CHECKING:
     from demail_hw_drivers.usbip_server import UsbIpServer
@@ -32,9 +33,8 @@ __all__ = ["serve_command"]
 
 _LOG = logging.getLogger(__name__)
 
-_PRIVATE: Final = 0o600
+_AUDIT: Final = Mark("audit", re.compile(rb'\{"time": "'), private=False)  # logrotate gives it to a group
 _STANDARD_ERROR: Final = 2
-_FIRST_SERIAL: Final = 53692013000000
 _FOR_BUS_ID: Final = re.compile(r"([0-9]+-[0-9]+(?:\.[0-9]+)*)=(.+)")
 
 
@@ -71,6 +71,13 @@ _FILE: Final = click.Path(dir_okay=False)
 @click.option("--key", type=_FILE, metavar="FILE", help="Its key, if it is not in the same file.")
 @click.option("--ca", type=_FILE, metavar="FILE", help="The authorities that issue the clients' certificates (PEM).")
 @click.option(
+    "--crl",
+    type=_FILE,
+    multiple=True,
+    metavar="FILE",
+    help="A list of the certificates that an authority of --ca has revoked (PEM). May be repeated.",
+)
+@click.option(
     "--allow",
     "grants",
     type=_GrantType(),
@@ -100,6 +107,7 @@ def serve_command(
     cert: str | None,
     key: str | None,
     ca: str | None,
+    crl: Sequence[str],
     grants: Sequence[Grant],
     audit: str | None,
     capture: str | None,
@@ -116,18 +124,29 @@ def serve_command(
 
     SIGHUP has certificates, authorities and rules read again, where no terminal is that may have been closed.
     """
-    settings = settings_of(ServeOptions(readers, listen, cert, key, ca, grants, audit), read_configuration())
-    on_hangup = None if has_terminal() else functools.partial(_renew, settings)
+    options = ServeOptions(readers, listen, cert, key, ca, crl, grants, audit, capture)
+    _serve(settings_of(options, read_configuration()), report, until_eof=until_eof)
+
+
+def _serve(settings: ServeSettings, report: Report, *, until_eof: bool) -> None:
+    """Until it is told to stop."""
+    on_hangup = None if has_terminal() else functools.partial(_renew, settings, report)
     with _audit_file(settings.audit) as sink, stop_signals(signal.SIGHUP) as numbers:
         _warn_of_plain(settings)
-        with _server(settings, sink, capture) as server:
+        with _server(settings, sink) as server:
             _show_ready(report, settings, server)
             notify(READY)
-            wait_for_stop(numbers, until_eof=until_eof, on_hangup=on_hangup and functools.partial(on_hangup, server))
+            wait_for_stop(
+                numbers,
+                until_eof=until_eof,
+                on_hangup=on_hangup and functools.partial(on_hangup, server),
+                beat=functools.partial(_beat, server, watchdog()),
+            )
             notify(STOPPING)
+        _tell_end(report, server)
 
 
-def _server(settings: ServeSettings, sink: "Callable[[AuditLine], None]", capture: str | None) -> "UsbIpServer":
+def _server(settings: ServeSettings, sink: "Callable[[AuditLine], None]") -> "UsbIpServer":
     from demail_hw_drivers.usbip_capture import CaptureFile
     from demail_hw_drivers.usbip_server import UsbIpServer
 
@@ -139,15 +158,16 @@ def _server(settings: ServeSettings, sink: "Callable[[AuditLine], None]", captur
         port=settings.port,
         context=context,
         allowed=settings.allowed,
+        limits=settings.limits,
         audit=sink,
-        capture=None if capture is None else CaptureFile(capture),
+        capture=None if settings.capture is None else CaptureFile(settings.capture),
     )
 
 
 def _show_ready(report: Report, settings: ServeSettings, server: "UsbIpServer") -> None:
     secured = settings.files is not None
     address = f"{'usbips' if secured else 'usbip'}://{netloc(settings.host, server.port)}/"
-    means = _MEANS[secured, is_loopback(settings.host)]
+    means = _meaning(settings)
     facts: dict[str, JsonValue] = {
         "ready": "serve",
         "address": address,
@@ -158,7 +178,13 @@ def _show_ready(report: Report, settings: ServeSettings, server: "UsbIpServer") 
     report.show(facts, f"serve ready: {address} ({', '.join(server.bus_ids)}). {means}")
 
 
-def _renew(settings: ServeSettings, server: "UsbIpServer") -> None:
+def _beat(server: "UsbIpServer", tell: Callable[[], None]) -> None:
+    """A server that takes nobody any more is started anew: systemd does not hear of it."""
+    if server.takes_connections:
+        tell()
+
+
+def _renew(settings: ServeSettings, report: Report, server: "UsbIpServer") -> None:
     """What was before holds on if anything is wrong."""
     notify(reloading())
     try:
@@ -166,8 +192,10 @@ def _renew(settings: ServeSettings, server: "UsbIpServer") -> None:
         server.renew(context=after.context(), allowed=after.allowed)
     except (HardwareError, click.UsageError) as error:
         _LOG.error("certificates and rules stay as they were: %s", error)
+    except Exception as error:  # noqa: BLE001  a fault in it ends no session that is under way
+        _LOG.exception("certificates and rules could not be read again: %s", type(error).__name__)
     else:
-        _LOG.info("certificates and rules were read again")
+        report.note("certificates and rules were read again")
     notify(READY)
 
 
@@ -181,74 +209,51 @@ _PLAIN: Final = (
     "PINs. Give it a certificate (--cert, --key, --ca, or [server.tls]), or use it where nobody else is on the "
     "network."
 )
-_MEANS: Final = {
-    (False, True): "Plain USB/IP: every user of this machine can take a reader, and no other machine.",
-    (False, False): "Plain USB/IP: whoever reaches the port can take a reader and read along.",
-    (True, True): "TLS: who has a certificate that is allowed can take a reader, from this machine.",
-    (True, False): "TLS: who has a certificate that is allowed can take a reader.",
+_PLAIN_MEANS: Final = {
+    True: "Plain USB/IP: every user of this machine can take a reader, and no other machine.",
+    False: "Plain USB/IP: whoever reaches the port can take a reader and read along.",
+}
+_ANYBODY: Final = (ANY_CERTIFICATE,)
+
+
+def _meaning(settings: ServeSettings) -> str:
+    """Who can take a reader."""
+    here = is_loopback(settings.host)
+    if settings.files is None:
+        return _PLAIN_MEANS[here]
+    open_to_all = all(tuple(rules) == _ANYBODY for rules in (settings.allowed or {}).values())
+    return f"TLS: {_WITH_RULES[not open_to_all]} can take a reader{', from this machine' if here else ''}."
+
+
+_WITH_RULES: Final = {
+    True: "who has a certificate that is allowed",
+    False: "whoever has a certificate of its authorities",
 }
 
 
-def _simulated(address: Address, number: int) -> ExportedDevice:
-    from demail_hw_simulators.ccid_device import SimulatedUsbReader
-    from demail_hw_simulators.sim_reader import DEFAULT_PERSONALITY
-
-    card = open_simulated_card(CardOptions(address.selector or DEFAULT_PERSONALITY))
-    serial = str(_FIRST_SERIAL + number)
-    return SimulatedUsbReader(card, serial=serial, profile=simulated_profile(address.profile))
-
-
-def _local(address: Address, _number: int) -> ExportedDevice:
-    from demail_hw_drivers.libusb import claim
-
-    device = claim(address)
-    click.get_current_context().call_on_close(device.close)
-    return device
-
-
-class _Exporter(NamedTuple):
-    """What makes a device of an address and a number, and which parameters it heeds."""
-
-    make: Callable[[Address, int], ExportedDevice]
-    parameters: frozenset[str] = frozenset()
-
-
-_EXPORTERS: Final[Mapping[str, _Exporter]] = {
-    "libusb": _Exporter(_local),
-    "sim": _Exporter(_simulated, frozenset({"profile"})),
-}
-"""By the scheme of the address."""
+def _tell_end(report: Report, server: "UsbIpServer") -> None:
+    """What it did, for whoever keeps the log."""
+    counters = server.counters._asdict()
+    did = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counters.items() if count)
+    report.note(f"the server stopped: {did or 'nobody came'}", counters={**counters})
 
 
 def _device(settings: ServeSettings, number: int) -> ExportedDevice:
     """The device with this number, from 0 on."""
     address = [*settings.devices.values()][number]
     with settings.blamed(number):
-        exporter = _EXPORTERS.get(address.scheme)
-        if exporter is None:
-            known = ", ".join(f"{scheme}:" for scheme in sorted(_EXPORTERS))
-            raise ConfigurationError(
-                f"{address.scheme}: is nothing that can be exported.", remedy=f"These can be: {known}."
-            )
-        for name in sorted(_DEMANDS - exporter.parameters):
-            if getattr(address, name) is not None:
-                raise ConfigurationError(
-                    f"A reader that is exported as {address.scheme}: takes no ?{name}=.", remedy="Leave it out."
-                )
-        return exporter.make(address, number)
-
-
-_DEMANDS: Final = frozenset({"ca", "capture", "card", "cert", "key", "profile", "reader", "share"})
+        return open_export(address, number)
 
 
 @contextlib.contextmanager
 def _audit_file(path: str) -> "Iterator[Callable[[AuditLine], None]]":
-    """Appends lines, each in one write: they stay whole, whoever else appends."""
+    """Appends lines, each in one write: they stay whole, whoever else appends. A file that holds other things is
+    left as it is."""
     with contextlib.ExitStack() as stack:
         descriptor = _STANDARD_ERROR
         if path != "-":
             with os_errors_of(path):
-                descriptor = os.open(Path(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT, _PRIVATE)
+                descriptor = open_to_append(Path(path), _AUDIT)
             stack.callback(os.close, descriptor)
 
         def write(line: "AuditLine") -> None:

@@ -9,7 +9,7 @@ import click
 
 from demail_hw.address import Address
 from demail_hw.config.loading import LoadedConfiguration
-from demail_hw.config.schema import ExportConfig, ServerConfig
+from demail_hw.config.schema import ExportConfig, ServerConfig, ServerTlsConfig, TlsConfig
 from demail_hw.errors import ConfigurationError
 from demail_hw.usbip.access import ANY_CERTIFICATE, AccessRule, AllowList
 from demail_hw.usbip.messages import DEFAULT_PORT
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     import ssl
 
     from demail_hw_drivers.tls_stream import TlsFiles
+    from demail_hw_drivers.usbip_server_counters import ServerLimits
 
-__all__ = ["Grant", "ServeOptions", "ServeSettings", "renewed", "settings_of"]
+__all__ = ["Grant", "ServeOptions", "ServeSettings", "renewed", "settings_of", "tls_files"]
 
 Grant: TypeAlias = tuple[str | None, AccessRule]
 """A rule, and the bus id that it is for; ``None`` for all."""
@@ -39,8 +40,10 @@ class ServeOptions:
     cert: str | None = None
     key: str | None = None
     ca: str | None = None
+    crl: Sequence[str] = ()
     grants: Sequence[Grant] = ()
     audit: str | None = None
+    capture: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,6 +56,8 @@ class ServeSettings:
     files: "TlsFiles | None"
     allowed: AllowList | None
     audit: str
+    capture: str | None
+    limits: "ServerLimits"
     options: ServeOptions
     loaded: LoadedConfiguration
 
@@ -71,8 +76,11 @@ class ServeSettings:
 
     def stays_with(self, other: "ServeSettings") -> bool:
         """Do both export the same devices at the same place, with TLS or without?"""
-        mine = (self.devices, self.host, self.port, self.audit, self.files is None)
-        return mine == (other.devices, other.host, other.port, other.audit, other.files is None)
+        mine, theirs = (
+            (each.devices, each.host, each.port, each.audit, each.capture, each.limits, each.files is None)
+            for each in (self, other)
+        )
+        return mine == theirs
 
 
 def settings_of(options: ServeOptions, loaded: LoadedConfiguration) -> ServeSettings:
@@ -89,8 +97,31 @@ def settings_of(options: ServeOptions, loaded: LoadedConfiguration) -> ServeSett
     host, port = options.listen or (server.host, server.port)
     usual = DEFAULT_PORT if files is None else TLS_PORT
     audit = options.audit or (str(server.audit) if server.audit else _STANDARD_ERROR)
+    capture = options.capture or (str(server.capture) if server.capture else None)
     allowed = _allowed(options, devices, server.exports, secured=files is not None)
-    return ServeSettings(devices, host, usual if port is None else port, files, allowed, audit, options, loaded)
+    return ServeSettings(
+        devices,
+        host,
+        usual if port is None else port,
+        files,
+        allowed,
+        audit,
+        capture,
+        _limits(server),
+        options,
+        loaded,
+    )
+
+
+def _limits(server: ServerConfig) -> "ServerLimits":
+    from demail_hw_drivers.usbip_server_counters import ServerLimits
+
+    usual = ServerLimits()
+    return dataclasses.replace(
+        usual,
+        connections=server.connections or usual.connections,
+        connections_per_address=server.connections_per_address or usual.connections_per_address,
+    )
 
 
 def _devices(options: ServeOptions, exports: Sequence[ExportConfig]) -> Mapping[str, Address]:
@@ -104,11 +135,18 @@ def _files(options: ServeOptions, server: ServerConfig) -> "TlsFiles | None":
     from demail_hw_drivers.tls_stream import TlsFiles
 
     if options.cert and options.ca:
-        return TlsFiles(options.cert, options.key, options.ca)
-    if options.cert or options.key or options.ca:
+        return TlsFiles(options.cert, options.key, options.ca, tuple(options.crl))
+    if options.cert or options.key or options.ca or options.crl:
         raise click.UsageError("TLS needs --cert and --ca: who the server is, and whom it lets in")
-    tls = server.tls
-    return None if tls is None else TlsFiles(str(tls.certificate), str(tls.key), str(tls.ca))
+    return None if server.tls is None else tls_files(server.tls)
+
+
+def tls_files(tls: TlsConfig) -> "TlsFiles":
+    """The files of a table of the configuration."""
+    from demail_hw_drivers.tls_stream import TlsFiles
+
+    crl = tls.crl if isinstance(tls, ServerTlsConfig) else ()
+    return TlsFiles(str(tls.certificate), str(tls.key), str(tls.ca), tuple(map(str, crl)))
 
 
 def _allowed(
@@ -159,8 +197,8 @@ def renewed(before: ServeSettings, loaded: LoadedConfiguration) -> ServeSettings
     after = settings_of(before.options, loaded)
     if not after.stays_with(before):
         raise ConfigurationError(
-            "The devices, the place where the server listens, its audit, and whether it speaks TLS change only by a "
-            "restart.",
+            "The devices, the place where the server listens, its audit, capture and limits, and whether it speaks "
+            "TLS change only by a restart.",
             file=None if loaded.file is None else str(loaded.file),
             remedy="Restart the server; the rules and certificates of before hold until then.",
         )

@@ -7,8 +7,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Final
 
-__all__ = ["has_terminal", "is_loopback", "netloc", "stop_signals", "wait_for_stop"]
+__all__ = ["has_terminal", "is_loopback", "stop_signals", "wait_for_stop"]
+
+_TICK_SECONDS: Final = 1.0
 
 
 def is_loopback(host: str) -> bool:
@@ -17,11 +20,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def netloc(host: str, port: int) -> str:
-    """Host and port as an address has them."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @contextlib.contextmanager
@@ -48,19 +46,33 @@ def has_terminal() -> bool:
 
 
 def wait_for_stop(
-    numbers: frozenset[signal.Signals], *, until_eof: bool, on_hangup: Callable[[], object] | None = None
+    numbers: frozenset[signal.Signals],
+    *,
+    until_eof: bool,
+    on_hangup: Callable[[], object] | None = None,
+    beat: Callable[[], object] | None = None,
 ) -> None:
     """Wait for one of the signals, or for the end of standard input as well. ``on_hangup``: what SIGHUP does in the
-    place of stopping."""
+    place of stopping. ``beat``: is called about once a second."""
     end_of_input = _EndOfInput()
     if until_eof:
         threading.Thread(target=end_of_input.watch, daemon=True).start()
-    while signal.sigwait(numbers) == signal.SIGHUP and on_hangup is not None:
+    while _next(numbers, beat) == signal.SIGHUP and on_hangup is not None:
         on_hangup()
     end_of_input.forget()
     # One more would end the program in the middle of its cleaning up, as soon as it is not blocked any more.
     while signal.sigtimedwait(numbers, 0) is not None:
         pass
+
+
+def _next(numbers: frozenset[signal.Signals], beat: Callable[[], object] | None) -> int:
+    """The next signal."""
+    if beat is None:
+        return signal.sigwait(numbers)
+    beat()
+    while (taken := signal.sigtimedwait(numbers, _TICK_SECONDS)) is None:
+        beat()
+    return taken.si_signo
 
 
 class _EndOfInput:

@@ -1,5 +1,6 @@
 """``demail-hw setup``: rules and units for the system, shown or installed."""
 
+import logging
 import stat
 import sys
 from collections.abc import Collection, Sequence
@@ -16,11 +17,16 @@ if TYPE_CHECKING:
 
 __all__ = ["setup_command"]
 
+_LOG = logging.getLogger(__name__)
+
 _MODE: Final = 0o644
 _FOLDER_MODE: Final = 0o755
 _SAME: Final = "unchanged"
 _NEW: Final = "new"
 _OTHER: Final = "replaced"
+_ROOT: Final = Path("/")
+_HIDDEN: Final = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))  # noqa: S108  named, not used
+"""What ProtectHome= and PrivateTmp= keep from a unit (systemd.exec(5))."""
 _WOULD: Final = {_SAME: "is there already", _NEW: "would be written", _OTHER: "would be replaced: it is another one"}
 
 
@@ -107,8 +113,9 @@ def install_command(
     states = {each: _state(each, root, program) for each in dict.fromkeys(pieces)}
     others = [str(_target(each, root)) for each, state in states.items() if state == _OTHER]
     if others and not dry_run:
-        need_somebody(yes=yes)
-        ask(f"Others are there already: {', '.join(others)}. Replace them?", yes=yes)
+        found = f"others are there already: {', '.join(others)}"
+        need_somebody(yes=yes, why=found)
+        ask(f"{found.capitalize()}. Replace them?", yes=yes)
     for each, state in states.items():
         if state != _SAME and not dry_run:
             _write(_target(each, root), each.text(program))
@@ -116,8 +123,10 @@ def install_command(
         {**_facts(each), "path": str(_target(each, root)), "state": state} for each, state in states.items()
     ]
     lines = [_line(each, root, state, dry_run=dry_run) for each, state in states.items()]
-    missing = _missing(states)
-    hints = [f"Needed too: demail-hw setup install {' '.join(missing)}"] if missing else []
+    missing = [each.name for each in _needed(states) if _state(each, root, program) == _NEW]
+    to_root = "" if root == _ROOT else f" --root {root}"
+    hints = [f"Needed too: demail-hw setup install{to_root} {' '.join(missing)}"] if missing else []
+    _warn_of_hidden(states, program)
     report.show({"installed": facts, "done": not dry_run, "needed": [*missing]}, "\n".join([*lines, *hints]))
 
 
@@ -162,11 +171,26 @@ def _line(piece: "SystemPiece", root: Path, state: str, *, dry_run: bool) -> str
     path = _target(piece, root)
     if dry_run:
         return f"{path} {_WOULD[state]}"
-    then = "" if state == _SAME else f". Then: {piece.then}"
+    where = "" if root == _ROOT else " on that system"
+    then = "" if state == _SAME else f". Then{where}: {piece.then}"
     return f"{path}: {state}{then}"
 
 
-def _missing(pieces: "Collection[SystemPiece]") -> list[str]:
-    """The names of what these need and is not among them."""
-    names = {each.name for each in pieces}
-    return sorted({need for each in pieces for need in each.needs} - names)
+def _needed(pieces: "Collection[SystemPiece]") -> "Sequence[SystemPiece]":
+    """What these need and is not among them."""
+    from demail_hw_drivers.system_pieces import PIECES
+
+    needs = {need for each in pieces for need in each.needs} - {each.name for each in pieces}
+    return [each for each in PIECES if each.name in needs]
+
+
+def _warn_of_hidden(pieces: "Collection[SystemPiece]", program: str) -> None:
+    if not any(Path(program).is_relative_to(folder) for folder in _HIDDEN):
+        return
+    for each in pieces:
+        if each.text(program) != each.text():
+            _LOG.warning(
+                "%s names %s, which services cannot see: install demail-hw elsewhere, or name it with --program",
+                each.target.name,
+                program,
+            )

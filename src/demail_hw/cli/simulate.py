@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from demail_hw.address import netloc
 from demail_hw.cli.card_options import (
     USUAL_PROFILE,
     CardOptions,
@@ -18,7 +19,7 @@ from demail_hw.cli.card_options import (
 )
 from demail_hw.cli.options import ENDPOINT
 from demail_hw.cli.output import JsonValue, Report, json_option, os_errors_of
-from demail_hw.cli.serving import is_loopback, netloc, stop_signals, wait_for_stop
+from demail_hw.cli.serving import is_loopback, stop_signals, wait_for_stop
 from demail_hw.cli.wut_ports import port_options
 from demail_hw.errors import TransportError
 from demail_hw.wut.ports import Ports
@@ -177,7 +178,7 @@ def gateway_command(listen: tuple[str, int], tls: str, until_eof: bool, report: 
 @json_option
 def wut_command(host: str, ports: Ports, password: str, away: float, until_eof: bool, report: Report) -> None:
     """What is published of a W&T USB-Server: inventory by UDP, a web page, the reset port with its password. Its USB
-    port takes connections and hangs up. Port 0 takes a free one."""
+    port takes connections without a word. Port 0 takes a free one."""
     from demail_hw_simulators.wut import SimulatedWutServer
 
     with stop_signals() as numbers:
@@ -190,7 +191,9 @@ def wut_command(host: str, ports: Ports, password: str, away: float, until_eof: 
                 remedy="Choose other ports, or stop the program that has one of them.",
             ) from error
         with server:
-            _ready(report, "wut", host, {"ports": dataclasses.asdict(server.ports), "password": bool(password)})
+            numbered = dataclasses.asdict(server.ports)
+            facts: dict[str, JsonValue] = {"ports": numbered, "password": bool(password)}
+            _ready(report, "wut", host, facts, ", ".join(f"{name} {port}" for name, port in numbered.items()))
             wait_for_stop(numbers, until_eof=until_eof)
 
 
@@ -206,5 +209,6 @@ def ca_command(output: Path, report: Report) -> None:
     report.show({"files": list(names)}, "\n".join(names))
 
 
-def _ready(report: Report, what: str, address: str, facts: dict[str, JsonValue]) -> None:
-    report.show({"ready": what, "address": address, **facts}, f"{what} ready: {address}")
+def _ready(report: Report, what: str, address: str, facts: dict[str, JsonValue], ports: str = "") -> None:
+    more = f" ({ports})" if ports else ""
+    report.show({"ready": what, "address": address, **facts}, f"{what} ready: {address}{more}")

@@ -4,14 +4,16 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
-__all__ = ["READY", "STOPPING", "notify", "reloading"]
+__all__ = ["READY", "STOPPING", "notify", "reloading", "watchdog"]
 
 READY: Final = "READY=1"
 STOPPING: Final = "STOPPING=1"
 _SOCKET: Final = "NOTIFY_SOCKET"
+_WATCHDOG: Final = "WATCHDOG=1"
+_MICROSECONDS: Final = 1_000_000
 
 
 def reloading() -> str:
@@ -32,3 +34,25 @@ def notify(state: str, environment: Mapping[str, str] = os.environ) -> bool:
         sock.sendall(state.encode())
         return True
     return False
+
+
+def watchdog(environment: Mapping[str, str] = os.environ) -> Callable[[], None]:
+    """What tells systemd that we live (sd_watchdog_enabled(3)): at most twice in its time, however often it is
+    called; nothing where no watchdog is set for this process."""
+    if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return lambda: None
+    pause = int(environment.get("WATCHDOG_USEC", "0")) / _MICROSECONDS / 2
+    return _Watchdog(pause, environment) if pause else lambda: None
+
+
+class _Watchdog:
+    def __init__(self, pause: float, environment: Mapping[str, str]) -> None:
+        self._pause = pause
+        self._environment = environment
+        self._due = 0.0
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + self._pause
+            notify(_WATCHDOG, self._environment)

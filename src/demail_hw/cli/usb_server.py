@@ -116,9 +116,9 @@ def reset_command(host: str, source: str | None, dry_run: bool, yes: bool, contr
 
 
 def _password(source: str, host: str) -> PinSource:
-    return (
-        PromptPinSource(f"System password of {printable(host)}: ") if is_typed(source) else parse_pin_source(source)
-    )
+    if is_typed(source):
+        return PromptPinSource(f"System password of {printable(host)}: ")
+    return parse_pin_source(source, secret="password")  # noqa: S106  what it is called
 
 
 def _found_facts(server: "FoundServer") -> JsonValue:

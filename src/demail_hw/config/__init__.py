@@ -19,6 +19,7 @@ from demail_hw.config.schema import (
     Configuration,
     ExportConfig,
     ServerConfig,
+    ServerTlsConfig,
     TlsConfig,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "ExportConfig",
     "LoadedConfiguration",
     "ServerConfig",
+    "ServerTlsConfig",
     "TlsConfig",
     "configuration_schema",
     "find_configuration",

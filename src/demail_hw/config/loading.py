@@ -1,9 +1,11 @@
 """A configuration's file, read and checked; what is wrong is told with file and line."""
 
 import contextlib
+import copy
 import dataclasses
 import datetime
 import difflib
+import functools
 import json
 import re
 import stat
@@ -12,10 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
-from demail_hw.config.place import find_configuration
+from demail_hw.config.place import absent, find_configuration
 from demail_hw.config.positions import KeyPath, key_lines, line_of
-from demail_hw.config.schema import BindingConfig, Configuration, FieldError, ServerConfig, TlsConfig
-from demail_hw.errors import ConfigurationError
+from demail_hw.config.schema import BindingConfig, Configuration, FieldError, ServerConfig
+from demail_hw.errors import ConfigurationError, HardwareError
 
 __all__ = [
     "LoadedConfiguration",
@@ -28,21 +30,22 @@ __all__ = [
     "read_text",
 ]
 
-_Config = TypeVar("_Config", BindingConfig, ServerConfig, Configuration)
+_Config = TypeVar("_Config", BindingConfig, ServerConfig)
 _PLACE: Final = re.compile(r"\(at (?:line (\d+), column \d+|end of document)\)")
 _UNKNOWN_KEY: Final = "unexpected_keyword_argument"
 _OWN_CHECK: Final = "value_error"
 _LONGEST: Final = 1 << 16
 _TYPES: Final = {
     "missing": "it is missing",
-    "string_type": "it is a text in quotes",
-    "path_type": "it is a path in quotes",
-    "int_type": "it is a whole number",
-    "float_type": "it is a number",
-    "bool_type": "it is true or false",
-    "tuple_type": "it is a list in brackets",
-    "dict_type": "it is a table",
-    "dataclass_type": "it is a table",
+    "string_type": "must be a text in quotes",
+    "path_type": "must be a path in quotes",
+    "int_type": "must be a whole number, without quotes",
+    "float_type": "must be a number, without quotes",
+    "bool_type": "must be true or false, without quotes",
+    "tuple_type": "must be a list in brackets",
+    "dict_type": "must be a table",
+    "dataclass_type": "must be a table",
+    "json_invalid": "its tables or lists are nested too deep",
 }
 
 
@@ -69,30 +72,34 @@ class LoadedConfiguration(NamedTuple):
         try:
             yield
         except ConfigurationError as error:
-            line = line_of(key, key_lines(self.text))
-            problem = Problem(line, _written(key), error.message.rstrip("."), error.remedy)
-            raise _error([problem], self.file) from error
+            raise _error([self.problem(key, error)], self.file) from error
+
+    def problem(self, key: KeyPath, error: HardwareError) -> Problem:
+        """The same as a problem, to be told beside others."""
+        line = line_of(key, key_lines(self.text))
+        return Problem(line, _written(key), error.message.rstrip("."), error.remedy)
 
 
 def read_configuration(
-    path: Path | None = None, *, environment: Mapping[str, str] | None = None
+    path: Path | str | None = None, *, environment: Mapping[str, str] | None = None
 ) -> LoadedConfiguration:
     """As :func:`load_configuration`, for whoever has more to say of what stands there. Errors: the same."""
-    found = path or find_configuration(environment)
+    found = find_configuration(environment) if path is None else Path(path)
     if found is None:
         return LoadedConfiguration()
     text = read_text(found)
     return LoadedConfiguration(parse_configuration(text, file=found), found, text)
 
 
-def load_configuration(path: Path | None = None, *, environment: Mapping[str, str] | None = None) -> Configuration:
+def load_configuration(
+    path: Path | str | None = None, *, environment: Mapping[str, str] | None = None
+) -> Configuration:
     """The configuration in ``path``, or in the first file of :func:`~demail_hw.config.place.search_path` that is
     there; an empty one if none is.
 
     Errors: :class:`~demail_hw.errors.ConfigurationError` with ``file`` and ``line``.
     """
-    found = path or find_configuration(environment)
-    return Configuration() if found is None else parse_configuration(read_text(found), file=found)
+    return read_configuration(path, environment=environment).configuration
 
 
 def parse_configuration(text: str, *, file: Path | None = None) -> Configuration:
@@ -114,6 +121,11 @@ def problems_in(text: str) -> Sequence[Problem]:
 
 def configuration_schema() -> dict[str, Any]:
     """The JSON schema of a configuration, for editors (JSON Schema 2020-12)."""
+    return copy.deepcopy(_schema())
+
+
+@functools.cache
+def _schema() -> dict[str, Any]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(Configuration).json_schema()
@@ -136,6 +148,8 @@ def read_text(path: Path) -> str:
         if len(raw) > _LONGEST:
             raise ConfigurationError(f"The configuration {path} is longer than 64 KiB.", file=str(path))
         return raw.decode()
+    except FileNotFoundError:
+        raise absent(path) from None
     except OSError as error:
         raise ConfigurationError(
             f"The configuration {path} cannot be read: {error.strerror}.",
@@ -192,7 +206,7 @@ def _problem(detail: Mapping[str, Any], lines: Mapping[KeyPath, int]) -> Problem
         if isinstance(cause, FieldError):
             path, remedy = (*path, cause.field), cause.remedy
     elif kind == "enum":
-        message = f"it is {context['expected']}"
+        message = f"must be {context['expected']}"
     return Problem(line_of(path, lines), _written(path), message, remedy)
 
 
@@ -208,7 +222,7 @@ def _nearest(path: KeyPath) -> str:
 
 def _keys_beside(path: KeyPath) -> Iterator[str]:
     """The keys that the table of a key can have, by the JSON schema."""
-    schema = configuration_schema()
+    schema = _schema()
     node = schema
     for part in path[:-1]:
         node = _resolved(node, schema)
@@ -244,15 +258,15 @@ def _error(problems: Sequence[Problem], file: Path | None) -> ConfigurationError
 
 def _anchored(configuration: Configuration, folder: Path) -> Configuration:
     """The paths that are not absolute begin at the configuration's folder."""
-    bindings = {name: _with_tls(binding, folder) for name, binding in configuration.bindings.items()}
-    server = configuration.server and _with_tls(configuration.server, folder)
+    bindings = {name: _with_paths(binding, folder) for name, binding in configuration.bindings.items()}
+    server = configuration.server and _with_paths(configuration.server, folder)
     if server is not None and server.audit is not None:
         server = dataclasses.replace(server, audit=folder / server.audit)
-    return _with_tls(dataclasses.replace(configuration, bindings=bindings, server=server), folder)
+    tls = configuration.tls and configuration.tls.anchored(folder)
+    return dataclasses.replace(configuration, bindings=bindings, server=server, tls=tls)
 
 
-def _with_tls(config: _Config, folder: Path) -> _Config:
-    tls = config.tls
-    if tls is None:
-        return config
-    return dataclasses.replace(config, tls=TlsConfig(folder / tls.certificate, folder / tls.key, folder / tls.ca))
+def _with_paths(config: _Config, folder: Path) -> _Config:
+    tls = config.tls and config.tls.anchored(folder)
+    capture = config.capture and folder / config.capture
+    return dataclasses.replace(config, tls=tls, capture=capture)

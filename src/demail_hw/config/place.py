@@ -7,7 +7,7 @@ from typing import Final
 
 from demail_hw.errors import ConfigurationError
 
-__all__ = ["CONFIG_VARIABLE", "find_configuration", "search_path"]
+__all__ = ["CONFIG_VARIABLE", "absent", "find_configuration", "search_path"]
 
 CONFIG_VARIABLE: Final = "DEMAIL_HW_CONFIG"
 """Names the file, before all other places."""
@@ -38,14 +38,34 @@ def _own_folder(variables: Mapping[str, str]) -> tuple[Path, ...]:
 def find_configuration(environment: Mapping[str, str] | None = None) -> Path | None:
     """The file that counts, None if there is none.
 
-    Errors: :class:`~demail_hw.errors.ConfigurationError` if the one that the variable names is not there.
+    Errors: :class:`~demail_hw.errors.ConfigurationError` if the one that the variable names is not there, or if it
+    cannot be seen whether one is: the next could say otherwise which machine gets a PIN.
     """
     variables = os.environ if environment is None else environment
-    found = next((path for path in search_path(variables) if path.exists()), None)
+    found = next(filter(_is_there, search_path(variables)), None)
     if found is None and (named := variables.get(CONFIG_VARIABLE, "")):
-        raise ConfigurationError(
-            f"The configuration {named} is not there.",
-            file=named,
-            remedy=f"Mend --config or ${CONFIG_VARIABLE}, or write that file.",
-        )
+        raise absent(Path(named))
     return found
+
+
+def absent(path: Path) -> ConfigurationError:
+    """What is raised of a file that somebody named and that is not there."""
+    return ConfigurationError(
+        f"The configuration {path} is not there.",
+        file=str(path),
+        remedy=f"Mend --config or ${CONFIG_VARIABLE}, or write that file.",
+    )
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise ConfigurationError(
+            f"The configuration cannot be looked for in {path.parent}: {error.strerror}.",
+            file=str(path),
+            remedy=f"Name the file with --config or ${CONFIG_VARIABLE}, or see who may search that folder.",
+        ) from error
+    return True

@@ -15,6 +15,11 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 _TABLE: Final = "["
 _CLOSING: Final = ("]", "}", '"""', "'''")
 """A statement of several lines ends on a line with one of these: other lines of it need not be tried."""
+_MOST_TRIED: Final = 1 << 20
+"""Characters that are read to find where statements end. Only lists in lists on many lines need more than a few times
+the document; whatever comes behind them has no line then."""
+_DEEPEST: Final = 16
+"""Keys in keys; no key of ours is that deep, and whatever is has the line of the one around it."""
 
 
 def key_lines(text: str) -> Mapping[KeyPath, int]:
@@ -27,9 +32,9 @@ def key_lines(text: str) -> Mapping[KeyPath, int]:
             table = _table_path(statement, counts)
             found: Iterator[KeyPath] = iter([table])
         else:
-            found = (table + path for path in _paths(statement))
+            found = (table + path for path in _paths(statement, _DEEPEST))
         for path in found:
-            for length in range(1, len(path) + 1):
+            for length in range(1, min(len(path), _DEEPEST) + 1):
                 lines.setdefault(path[:length], line)
     return lines
 
@@ -41,12 +46,15 @@ def line_of(path: Sequence[str | int], lines: Mapping[KeyPath, int]) -> int | No
 
 def _statements(text: str) -> Iterator[tuple[int, dict[str, Any], str]]:
     """Each with the line where it begins."""
-    begin, source = 1, ""
+    begin, source, tried = 1, "", 0
     for number, line in enumerate(io.StringIO(text), 1):  # str.splitlines knows line ends that TOML does not
         goes_on = bool(source)
         source += line
         if goes_on and not any(closing in line for closing in _CLOSING):
             continue
+        tried += len(source)
+        if tried > _MOST_TRIED:
+            return
         try:
             statement = tomllib.loads(source)
         except tomllib.TOMLDecodeError:
@@ -74,9 +82,9 @@ def _in_last_element(path: KeyPath, counts: Mapping[KeyPath, int]) -> KeyPath:
     return (*path, counts[path]) if path in counts else path
 
 
-def _paths(value: Any) -> Iterator[KeyPath]:
-    """Every path in a value, from the outside in."""
-    if isinstance(value, dict | list):
+def _paths(value: Any, depth: int) -> Iterator[KeyPath]:
+    """Every path in a value, from the outside in, of so many keys at most."""
+    if depth and isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield (key,)
-            yield from ((key, *path) for path in _paths(inner))
+            yield from ((key, *path) for path in _paths(inner, depth - 1))

@@ -9,7 +9,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, Self, TypeVar
 
 from demail_hw.address import Address
 from demail_hw.errors import ConfigurationError
@@ -25,14 +25,17 @@ __all__ = [
     "ExportConfig",
     "FieldError",
     "ServerConfig",
+    "ServerTlsConfig",
     "TlsConfig",
 ]
 
 _MAX_PORT: Final = 0xFFFF
+_MAX_INTERFACE: Final = 0xFF
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _VID_PID: Final = re.compile(r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}")
 _BUS_ID: Final = re.compile(r"[0-9]+-[0-9]+(\.[0-9]+)*")
 _PIN_SOURCE: Final = re.compile(r"prompt:|(file|credential|fd|env|keyring):.+")
+_CREDENTIAL: Final = "credential:"
 _Value = TypeVar("_Value")
 _SCHEMES: Final = {False: "usbip", True: "usbips"}
 
@@ -57,12 +60,18 @@ class BindingMode(enum.Enum):
 class TlsConfig:
     """Who one is in TLS 1.3, and whom one believes: files in PEM.
 
-    ``ca``: the authorities of the other side. A path that is not absolute begins at the configuration's folder.
+    ``ca``: the authorities of the other side. A path that is not absolute begins at the configuration's folder;
+    ``credential:NAME`` is a credential of the service (systemd.exec(5), LoadCredential=).
     """
 
     certificate: Path
     key: Path
     ca: Path
+
+    def anchored(self, folder: Path) -> Self:
+        """With paths that begin at this folder, if they are not absolute."""
+        certificate, key, ca = (_anchored(folder, path) for path in (self.certificate, self.key, self.ca))
+        return dataclasses.replace(self, certificate=certificate, key=key, ca=ca)
 
     def of(self, address: Address, *, table: str) -> Address:
         """The address with these files. ``table``: where they stand in the configuration, for people."""
@@ -71,10 +80,25 @@ class TlsConfig:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class ServerTlsConfig(TlsConfig):
+    """The same of a server. ``crl``: the lists of what its ``ca`` has revoked (RFC 5280, 5), in PEM."""
+
+    crl: tuple[Path, ...] = ()
+
+    def anchored(self, folder: Path) -> Self:
+        """As of any."""
+        # Not super(): a dataclass with slots is another class than the one that it was written as.
+        mine = TlsConfig.anchored(self, folder)
+        return dataclasses.replace(mine, crl=tuple(_anchored(folder, path) for path in self.crl))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class BindingConfig:
     """A device on a USB server: the only reader there, or the one with this ``serial``, ``vid_pid`` or ``bus_id``.
 
     A bus id names a socket of the server and not a device. ``port``: 3240, or 3241 with TLS, unless it is said.
+    ``interface``: bInterfaceNumber of the reader, where the device is several. ``capture``: the file that what is
+    carried goes to.
     """
 
     host: str
@@ -82,8 +106,10 @@ class BindingConfig:
     serial: str | None = None
     vid_pid: str | None = None
     bus_id: str | None = None
+    interface: int | None = None
     mode: BindingMode = BindingMode.USER
     enabled: bool = True
+    capture: Path | None = None
     tls: TlsConfig | None = None
     retry: RetryLimits = dataclasses.field(default_factory=RetryLimits)
 
@@ -95,6 +121,7 @@ class BindingConfig:
             raise FieldError("serial", "it is empty")
         _require_form("vid_pid", self.vid_pid, _VID_PID, "four hexadecimal digits, a colon, four more: 04e6:5710")
         _require_form("bus_id", self.bus_id, _BUS_ID, "written as in 1-1 or 2-1.4")
+        _require_interface(self.interface, self.mode)
         named = [name for name in ("serial", "vid_pid", "bus_id") if getattr(self, name) is not None]
         if len(named) > 1:
             raise FieldError(named[1], f"the device is named by {named[0]} already", "Keep one of them.")
@@ -103,7 +130,9 @@ class BindingConfig:
     def address(self) -> Address:
         """Where the device is, as ``usbip:`` or ``usbips:``."""
         selector = f"serial={self.serial}" if self.serial else self.vid_pid or self.bus_id or ""
-        address = Address(_SCHEMES[self.tls is not None], self.host, self.port, selector)
+        capture = None if self.capture is None else str(self.capture)
+        scheme = _SCHEMES[self.tls is not None]
+        address = Address(scheme, self.host, self.port, selector, capture=capture, interface=self.interface)
         return address if self.tls is None else self.tls.of(address, table="tls")
 
     def address_of(self, name: str) -> Address:
@@ -134,18 +163,25 @@ class ExportConfig:
 @dataclasses.dataclass(frozen=True, slots=True)
 class ServerConfig:
     """A USB server. It listens on this machine alone unless a ``host`` is said; ``port``: 3240, or 3241 with TLS.
-    ``audit``: the file that a line goes to for each import and release; standard error without it."""
+    ``audit``: the file that a line goes to for each import and release; standard error without it. ``capture``: the
+    file that what is carried goes to. ``connections``: the most at a time, 64 without it; of these
+    ``connections_per_address``, 32 without it."""
 
     host: str = "127.0.0.1"
     port: int | None = None
-    tls: TlsConfig | None = None
+    tls: ServerTlsConfig | None = None
     audit: Path | None = None
+    capture: Path | None = None
+    connections: int | None = None
+    connections_per_address: int | None = None
     exports: tuple[ExportConfig, ...] = ()
 
     def __post_init__(self) -> None:
         _require_host(self.host)
         if self.port is not None:
             _require_port(self.port)
+        for field in ("connections", "connections_per_address"):
+            _require_some(field, getattr(self, field))
         if self.tls is None and any(export.allow for export in self.exports):
             raise FieldError(
                 "exports", "allow names certificates, and without tls nobody shows one", "Add [server.tls]."
@@ -168,7 +204,7 @@ class CardConfig:
             try:
                 _ = self.address
             except ValueError:
-                raise FieldError("iccsn", "it is the serial number of a card, as a rule 20 digits") from None
+                raise FieldError("iccsn", "must be the serial number of a card, as a rule 20 digits") from None
         if self.pin is not None:
             _require_pin_source(self.pin)
 
@@ -207,6 +243,10 @@ class Configuration:
         return _named(self.cards, name, "card")
 
 
+def _anchored(folder: Path, path: Path) -> Path:
+    return path if str(path).startswith(_CREDENTIAL) else folder / path
+
+
 def _named(table: Mapping[str, _Value], name: str, what: str) -> _Value:
     if name in table:
         return table[name]
@@ -220,7 +260,7 @@ def _named(table: Mapping[str, _Value], name: str, what: str) -> _Value:
 def _require_host(host: str) -> None:
     if not _is_host(host):
         remedy = "The port is a key of its own, port, and no part of it." if ":" in host else ""
-        raise FieldError("host", "it is the name or the address of a machine", remedy)
+        raise FieldError("host", "must be the name or the address of a machine", remedy)
 
 
 def _is_host(text: str) -> bool:
@@ -236,12 +276,24 @@ def _is_host(text: str) -> bool:
 
 def _require_port(port: int) -> None:
     if not 0 < port <= _MAX_PORT:
-        raise FieldError("port", f"it is a number from 1 to {_MAX_PORT}")
+        raise FieldError("port", f"must be a number from 1 to {_MAX_PORT}")
+
+
+def _require_some(field: str, number: int | None) -> None:
+    if number is not None and number < 1:
+        raise FieldError(field, "must be 1 or more")
+
+
+def _require_interface(number: int | None, mode: BindingMode) -> None:
+    if number is not None and not 0 <= number <= _MAX_INTERFACE:
+        raise FieldError("interface", f"must be a number from 0 to {_MAX_INTERFACE}")
+    if number is not None and mode is BindingMode.KERNEL:
+        raise FieldError("interface", "the kernel has the whole device, with all its interfaces", "Leave it out.")
 
 
 def _require_form(field: str, value: str | None, form: re.Pattern[str], meaning: str) -> None:
     if value is not None and not form.fullmatch(value):
-        raise FieldError(field, f"it is {meaning}")
+        raise FieldError(field, f"must be {meaning}")
 
 
 def _parse_address(field: str, text: str) -> Address:
@@ -266,4 +318,4 @@ def _require_pin_source(text: str) -> None:
     if not named:
         raise FieldError("pin", "it is no PIN source", f"Use {SOURCES}; never the PIN itself.")
     if relative:
-        raise FieldError("pin", "the path of a PIN file is absolute", "Write file:/ and what follows.")
+        raise FieldError("pin", "the path of a PIN file must be absolute", "Write file:/ and what follows.")

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, NamedTuple, Self, TypeAlias, TypeVar
 
+from demail_hw.address import netloc
 from demail_hw.gateway.handshake import HandshakeObserver, Sender
 from demail_hw.interfaces import Buffer, Deadline
 
@@ -37,7 +38,7 @@ class Endpoint(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return netloc(self.host, self.port)
 
 
 def remaining(deadline: Deadline) -> float:

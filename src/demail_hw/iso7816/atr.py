@@ -8,7 +8,7 @@ from operator import xor
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from demail_hw.errors import Layer, ProtocolViolation
+from demail_hw.errors import Layer, Outcome, ProtocolViolation
 
 __all__ = [
     "BAUD_RATES",
@@ -36,6 +36,7 @@ _T0: Final = 0
 _T1: Final = 1
 _GLOBAL: Final = 15
 """Not a protocol: T=15 qualifies global interface bytes."""
+_CLASSES: Final = 0x07
 _DEFAULT_WI: Final = 10
 _DEFAULT_IFSC: Final = 32
 _MAX_IFSC: Final = 254
@@ -155,7 +156,7 @@ class Atr:
         """Read an answer to reset whose characters the reader has already put into the direct convention.
 
         Errors: :class:`~demail_hw.errors.ProtocolViolation` if TS is unknown, the length is not what it says
-        or above 33 bytes, or TCK is missing, needless or wrong.
+        or above 33 bytes, or TCK is missing, needless or wrong; no command was sent yet.
         """
         if len(encoded) > MAX_ATR:
             raise _violation(f"it has {len(encoded)} bytes, at most {MAX_ATR} are allowed")
@@ -182,13 +183,13 @@ class Atr:
 
     @property
     def specific_mode(self) -> SpecificMode | None:
-        """What TA2 says; ``None`` if it is absent: the mode is negotiable (8.2.4)."""
+        """What TA2 says; ``None`` if it is absent: the mode is negotiable (6.3.1)."""
         ta2 = self._second.ta
         return None if ta2 is None else SpecificMode(ta2 & 0x0F, bool(ta2 & 0x10), not ta2 & 0x80)
 
     @property
     def first_protocol(self) -> int:
-        """T after a reset where nothing was agreed on: the specific one, or the first that is offered (8.2.4)."""
+        """T after a reset where nothing was agreed on: the specific one, or the first that is offered (6.3.1)."""
         mode = self.specific_mode
         return self.protocols[0] if mode is None else mode.protocol
 
@@ -230,6 +231,13 @@ class Atr:
         waiting = _DEFAULT_TB if tb is None else tb
         crc = (_first(group.tc for group in groups) or 0) & 0x01
         return T1Parameters(min(ta, _MAX_IFSC), waiting >> 4, waiting & 0x0F, Checksum.CRC if crc else Checksum.LRC)
+
+    @property
+    def classes(self) -> int | None:
+        """Classes of operating conditions, from the first TA for T=15 (8.3): the sum of 1 for A, 5 V, 2 for B, 3 V,
+        and 4 for C, 1.8 V; ``None`` if it names none."""
+        ta = _first(group.ta for group in self.interface if group.index > 2 and group.qualifier == _GLOBAL)
+        return (ta or 0) & _CLASSES or None
 
     @property
     def _second(self) -> InterfaceBytes:
@@ -364,4 +372,6 @@ def _decode_compact(raw: bytes, *, spare: int) -> tuple[tuple[CompactTlv, ...], 
 
 
 def _violation(why: str) -> ProtocolViolation:
-    return ProtocolViolation(f"The card's answer to reset is malformed: {why}.", layer=Layer.CARD)
+    return ProtocolViolation(
+        f"The card's answer to reset is malformed: {why}.", layer=Layer.CARD, outcome=Outcome.NOT_SENT
+    )

@@ -36,7 +36,7 @@ def exchange(command: Buffers) -> Transmissions:
     """One command APDU of any case, short or extended.
 
     Cases 1, 2 and 3 are one TPDU. A 61xx makes it fetch what Ne allows; what is left stays in the card, and so does
-    the status (case 4; 12.2.1.4). A 6Cxx says that the command was not done and which Le is right (12.2.1.2): it is
+    the status (case 4; 12.2.5). A 6Cxx says that the command was not done and which Le is right (12.2.3): it is
     sent once more with that, unless it is more than was asked for or the command may carry a PIN.
 
     Errors: what is thrown in; ``ProtocolViolation`` for an answer without a status word; ``ValueError`` for bytes
@@ -57,7 +57,7 @@ def _turn(header: bytes, data: Buffers = ()) -> _Turn:
 
 
 def _receive(parts: _Parts) -> _Turn:
-    """Cases 1 and 2 (12.2.1.1 and 12.2.1.2)."""
+    """Cases 1 and 2 (12.2.2 and 12.2.3)."""
     header, ne = parts.header, min(parts.ne, MAX_SHORT_NE)
     response = yield from _turn(header + bytes((ne & 0xFF,)))
     exact = correct_ne(response.status)
@@ -67,7 +67,7 @@ def _receive(parts: _Parts) -> _Turn:
 
 
 def _fetch(parts: _Parts, response: ResponseApdu) -> _Turn:
-    """GET RESPONSE as long as more may come, and each brings something (case 4; 12.2.1.4)."""
+    """GET RESPONSE as long as more may come, and each brings something (case 4; 12.2.5)."""
     data, status = response
     while (available := bytes_available(status)) and (room := min(parts.ne - len(data), MAX_SHORT_NE)) > 0:
         command = get_response(parts.header[0], min(available, room))
@@ -79,7 +79,7 @@ def _fetch(parts: _Parts, response: ResponseApdu) -> _Turn:
 
 
 def _envelope(cla: bytes, command: Buffers) -> _Turn:
-    """The whole APDU in pieces (12.2.2.3 and 12.2.2.4); a piece that is refused is the last one."""
+    """The whole APDU in pieces (12.2.7 and 12.2.8); a piece that is refused is the last one."""
     rest = BufferQueue(command)
     while True:
         length = min(rest.length, MAX_SHORT_LC)

@@ -1,4 +1,5 @@
-"""The interface device's end of the protocol T=1, without any I/O (ISO/IEC 7816-3:2006, 11.6).
+"""The interface device's end of the protocol T=1, without any I/O (ISO/IEC 7816-3:2006, 11.6; rules 1 to 5 are in
+11.6.2.3, the others in 11.6.3.2).
 
 An exchange is a generator: it yields what to send, is sent what came, and returns the response APDU::
 
@@ -9,10 +10,10 @@ An exchange is a generator: it yields what to send, is sent what came, and retur
 Is a block ever sent twice? An I-block only when the card says that it did not get it: by an R-block with the N(S) of
 that block, or by answering an R-block with its last block from before. It then has not acted on it, and would refuse
 a second one by its N(S): what it carries (a VERIFY, a signature) is done once. A card that has asked for time has the
-command, and does not get it again whatever it says. After silence or noise the card is
-asked by an R-block, which makes it repeat its last block and nothing else (rule 7.1). When that does not help either,
-S(RESYNCH) brings both ends into step, and then the command is *not* sent again, though the standard would allow it:
-the card may have done it. The error says that nobody knows.
+command, and does not get it again whatever it says. After silence or noise the card is asked by an R-block, which
+makes it repeat its last block and nothing else (rules 7.1 and 7.2). When that does not help either, S(RESYNCH) brings
+both ends into step, and then the command is *not* sent again, though the standard would allow it: the card may have
+done it. The error says that nobody knows.
 
 Between one block and the next there is no limit but the caller's deadline: a card may ask for time by S(WTX) as often
 as it likes.
@@ -43,8 +44,9 @@ __all__ = ["DEFAULT_IFSD", "RESYNCHRONISATIONS", "RETRIES", "T1"]
 
 DEFAULT_IFSD: Final = 32
 """The longest information field that the card may send before S(IFS) says otherwise (11.4.2)."""
-RETRIES: Final = 3
-"""How often a block is asked for again before the two ends count as out of step (rule 7.6)."""
+RETRIES: Final = 2
+"""How often in a row a block is asked for again, by us or by the card, before the two ends count as out of step
+(rule 7.4.2)."""
 RESYNCHRONISATIONS: Final = 3
 """S(RESYNCH request) that are sent before the card is given up (rule 6.4)."""
 
@@ -115,7 +117,7 @@ class T1:
     def _ask(self, block: IBlock | RBlock) -> _Ask:
         """Send a block until the card goes on: by its next I-block, or by an R-block that asks for ours."""
         last: Block = block
-        tries = RETRIES
+        noise = repeats = 0
         trouble: BadBlock | None = None
         granted: SBlock | None = None
         while True:
@@ -124,21 +126,21 @@ class T1:
                 following = self._following(block, last, answer)
                 if following is None:
                     return answer
+                noise = 0
             except BadBlock as bad:
                 trouble = bad
                 following = last if isinstance(last, RBlock) else RBlock(self._receive, bad.error)
-            if following is block and granted is not None:
-                # It asked for time to act on this block, so it has it: what it lacks is our grant.
-                following = granted
-            elif isinstance(following, SBlock):
+                noise += 1
+            if isinstance(following, SBlock):
                 yield from self._abort(following)
                 if following.kind is SKind.WTX and isinstance(block, IBlock) and not block.more:
                     granted = following
-                last = following
-                continue
-            if tries:
-                tries -= 1
-            else:
+                repeats = 0
+            elif following is block:
+                # If it asked for time to act on this block, it has it: what it lacks is our grant.
+                following = granted or block
+                repeats += 1
+            if max(noise, repeats) > RETRIES:
                 yield from self._resynchronise(trouble)
             last = following
 
@@ -192,7 +194,7 @@ class T1:
             raise _violation("it aborted the exchange")
 
     def _resynchronise(self, trouble: BadBlock | None) -> _Steps:
-        """Bring both ends into step, and raise: the command is not sent again (rules 6 and 7.6)."""
+        """Bring both ends into step, and raise: the command is not sent again (rules 6 and 7.4.2)."""
         for _ in range(RESYNCHRONISATIONS):
             with contextlib.suppress(BadBlock):
                 if (yield from self._turn(_RESYNCH)) == _RESYNCH.reply():

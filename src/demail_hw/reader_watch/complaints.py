@@ -20,10 +20,18 @@ class Complaints:
 
     def tell(self, address: str, error: HardwareError) -> None:
         """Complain, unless this was the last thing that was said of the address."""
-        if self._told.get(address) != error.message:
-            self._told[address] = error.message
+        reason = _first(error).message
+        if self._told.get(address) != reason:
+            self._told[address] = reason
             self._complain(address, error)
 
     def over(self, address: str) -> None:
         """Nothing is in its way any more: should it come again, it is news."""
         self._told.pop(address, None)
+
+
+def _first(error: HardwareError) -> HardwareError:
+    """What was in the way at first: how long and how often it was tried, as a binding tells it, is no news."""
+    while isinstance(error.__cause__, HardwareError):
+        error = error.__cause__
+    return error

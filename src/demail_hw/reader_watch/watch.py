@@ -61,8 +61,9 @@ class ReaderWatch:
     """The readers at some addresses, look by look.
 
     A listing tells what is in most readers. Where it does not, as on a USB server, the reader is opened and stays
-    open, and nobody else can use it meanwhile. ``complain``: gets what is in the way of an address, once until it
-    changes; nothing is raised for it.
+    open, and nobody else can use it meanwhile; one of which the listing does not even know whether it is there and
+    free, as a bound one, only if one of the addresses is its own. ``complain``: gets what is in the way of an
+    address, once until it changes; nothing is raised for it.
 
     A context manager; at its end it lets all readers go.
     """
@@ -121,6 +122,11 @@ class ReaderWatch:
         met = {address: self._meet(info, deadline) for address, info in listed.items() if address not in held}
         return {address: info for address, info in (asked | met).items() if info is not None}
 
+    def _is_to_be_opened(self, info: ReaderInfo) -> bool:
+        """The listing does not tell what is in it; and it is free, or was named on purpose and may be."""
+        named = any(str(address) == info.address for address in self._addresses)
+        return info.card is None and (info.in_use is False or (info.in_use is None and named))
+
     def _find(self, address: Address, deadline: Deadline) -> Sequence[ReaderInfo]:
         try:
             found = find_readers(address, timeouts=_timeouts(deadline))
@@ -131,8 +137,8 @@ class ReaderWatch:
         return found
 
     def _meet(self, info: ReaderInfo, deadline: Deadline) -> ReaderInfo | None:
-        """One that is listed; it is opened if the listing does not tell what is in it, and nobody has it in use."""
-        if info.card is not None or info.in_use is not False:
+        """One that is listed; None if it had to be opened, could not be, and was not there before."""
+        if not self._is_to_be_opened(info):
             return info
         try:
             reader = open_reader(info.address, timeouts=_timeouts(deadline))

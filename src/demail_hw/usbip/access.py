@@ -18,6 +18,9 @@ from typing import Final, Protocol, Self, TypeAlias
 
 __all__ = ["ANY_CERTIFICATE", "AccessRule", "AllowList", "PeerCertificate", "RuleKind", "may_have"]
 
+_BLANK: Final = re.compile(r"(?:^|(?<!\\)[,+])(?: +[\w.-]+ *=|[\w.-]+ +=|[\w.-]+= )")
+"""Beside a comma or an equals sign: RFC 4514 writes none there, and openssl does unless told otherwise."""
+_AS_RFC_4514: Final = "openssl x509 -noout -subject -nameopt RFC2253 writes it right"
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -64,6 +67,10 @@ class AccessRule:
                 raise ValueError(f"{text!r}: a SHA-256 fingerprint has 64 hexadecimal digits")
         if bool(value) is (kind is RuleKind.ANY):
             raise ValueError(f"{text!r}: {word} takes {'nothing' if value else 'a value'} after it")
+        if kind is RuleKind.SAN and "*" in value:
+            raise ValueError(f"{text!r}: a name is compared whole, and * stands for nothing")
+        if kind is RuleKind.SUBJECT and _BLANK.search(value):
+            raise ValueError(f"{text!r}: no blank beside = and commas; {_AS_RFC_4514}")
         return cls(kind, value.lower() if kind is RuleKind.SAN else value)
 
     def fits(self, certificate: PeerCertificate) -> bool:

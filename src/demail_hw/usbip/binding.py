@@ -69,15 +69,15 @@ class RetryLimits:
 
     def __post_init__(self) -> None:
         if not all(map(math.isfinite, (self.first, self.longest, self.busy, self.stable))):
-            raise ValueError("every wait is a finite number of seconds")
+            raise ValueError("every wait must be a finite number of seconds")
         if not 0 < self.first <= self.longest:
-            raise ValueError("first is more than 0, and longest is no less than first")
+            raise ValueError("first must be more than 0, and longest no less than first")
         if self.busy <= 0:
-            raise ValueError("busy is more than 0")
+            raise ValueError("busy must be more than 0")
         if max(self.longest, self.busy) > _LONGEST_WAIT:
-            raise ValueError(f"no wait is longer than {_LONGEST_WAIT:.0f} seconds")
+            raise ValueError(f"no wait may be longer than {_LONGEST_WAIT:.0f} seconds")
         if min(self.stable, self.attempts) < 0:
-            raise ValueError("stable and attempts are no less than 0")
+            raise ValueError("stable and attempts must be no less than 0")
 
 
 class BindingEvent(NamedTuple):

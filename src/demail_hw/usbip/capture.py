@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 
 from demail_hw.errors import ProtocolViolation
 from demail_hw.interfaces import Buffer, Buffers
+from demail_hw.usb.shown_descriptors import ShownDescriptors
 from demail_hw.usbip.client import ClientRequest, UsbIpClient
 from demail_hw.usbip.messages import (
     BUS_ID_SIZE,
@@ -212,9 +213,9 @@ class CapturedClient(UsbIpClient):
         self._capture.to_client(data)
         super().receive_data(data)
 
-    def pump(self) -> UrbPump:
+    def pump(self, shown: ShownDescriptors) -> UrbPump:
         """As without, with the same capture."""
-        return CapturedPump(self._capture)
+        return CapturedPump(self._capture, shown)
 
 
 class CapturedPump(UrbPump):
@@ -222,8 +223,8 @@ class CapturedPump(UrbPump):
 
     __slots__ = ("_capture",)
 
-    def __init__(self, capture: Capture) -> None:
-        super().__init__()
+    def __init__(self, capture: Capture, shown: ShownDescriptors) -> None:
+        super().__init__(shown)
         self._capture = capture
 
     def from_kernel(self, data: bytes) -> Sequence[Buffer]:

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 from demail_hw.errors import Outcome, ProtocolViolation
 from demail_hw.interfaces import Buffer, Buffers
+from demail_hw.usb.shown_descriptors import ShownDescriptors
 from demail_hw.usbip.events import NEED_DATA, Closed, NeedData, UrbCompleted, UrbUnlinked
 from demail_hw.usbip.messages import (
     HEADER_SIZE,
@@ -82,9 +83,9 @@ class UsbIpClient:
         """True while something was received that no event tells of yet: bytes, or the end of the connection."""
         return self._closed or self._buffer.offset < len(self._buffer.raw)
 
-    def pump(self) -> UrbPump:
-        """What carries on with this connection for a kernel, once it is the kernel's."""
-        return UrbPump()
+    def pump(self, shown: ShownDescriptors) -> UrbPump:
+        """What carries on with this connection for a kernel, once it is the kernel's. ``shown``: by the device."""
+        return UrbPump(shown)
 
     def next_seqnum(self) -> int:
         """A sequence number that nothing pending has, from 1 on."""

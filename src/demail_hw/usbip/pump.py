@@ -1,7 +1,8 @@
 """What stands between a kernel's USB/IP client (Linux, vhci_hcd) and a server that may lie, without I/O.
 
 The kernel trusts its server: an answer of more bytes than were asked for has crashed it (bugzilla.kernel.org 215487).
-So what the server sent is checked here, and only what was understood is written anew for the kernel.
+So what the server sent is checked here, and only what was understood is written anew for the kernel. It also believes
+what a device says that it is, each time that it asks: so the device is held to what it showed before.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from typing import Final, NamedTuple
 
 from demail_hw.errors import HardwareError, Outcome, ProtocolViolation, TransportError
 from demail_hw.interfaces import Buffer
+from demail_hw.usb.shown_descriptors import ShownDescriptors
 from demail_hw.usbip.messages import (
     HEADER_SIZE,
     CmdSubmit,
@@ -25,6 +27,7 @@ from demail_hw.usbip.receive_buffer import ReceiveBuffer
 __all__ = ["PumpCounters", "UrbPump"]
 
 _IN: Final = int(Direction.IN)
+_CONTROL: Final = 0
 _STATUSES: Final = frozenset(map(int, UrbStatus))
 
 
@@ -38,7 +41,7 @@ class PumpCounters(NamedTuple):
 
 
 class UrbPump:
-    """One imported device, between the kernel that has it and the server.
+    """One imported device, between the kernel that has it and the server. ``shown``: what it is.
 
     Errors: :class:`~demail_hw.errors.ProtocolViolation` for what the server may not do,
     :class:`~demail_hw.errors.TransportError` for what the kernel asks and is not carried here; every later call
@@ -52,12 +55,14 @@ class UrbPump:
         "_kernel",
         "_pending",
         "_server",
+        "_shown",
         "_unlinks",
         "_urbs",
         "_withdrawn",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, shown: ShownDescriptors) -> None:
+        self._shown = shown
         self._kernel = ReceiveBuffer()
         self._server = ReceiveBuffer()
         self._pending: dict[int, CmdSubmit] = {}
@@ -71,9 +76,9 @@ class UrbPump:
         return tuple(self._pending)
 
     @property
-    def unlinking(self) -> bool:
-        """True while the server owes the answer to an unlink, which no device can hold up."""
-        return bool(self._unlinks)
+    def unlinking(self) -> Sequence[int]:
+        """The sequence numbers of the unlinks that have no answer yet, oldest first. No device can hold one up."""
+        return tuple(self._unlinks)
 
     @property
     def counters(self) -> PumpCounters:
@@ -144,6 +149,8 @@ class UrbPump:
             return None
         del self._pending[reply.seqnum]
         data = self._server.take(size, after=HEADER_SIZE)
+        if data and command.endpoint == _CONTROL and not self._shown.allow(command.setup, data):
+            raise _violation("answered with another descriptor than before: its device is not what it showed first")
         head = RetSubmit(reply.seqnum, _known(reply.status), length).encode()
         return (head, data) if data else (head,)
 

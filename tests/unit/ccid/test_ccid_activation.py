@@ -1,6 +1,8 @@
 """From the ATR to a card that takes APDUs, for every kind of reader; and what becomes of a connection over TPDUs."""
 
 import dataclasses
+import functools
+import operator
 import time
 from collections.abc import Callable
 
@@ -31,6 +33,7 @@ from demail_hw.errors import (
     CardMute,
     CardRemoved,
     DeadlineExceeded,
+    DeviceLost,
     Outcome,
     ProtocolViolation,
     ReaderBusy,
@@ -41,13 +44,20 @@ from demail_hw.interfaces import Buffers, CardLimits, Deadline, UsbIdentity
 from demail_hw.iso7816.atr import Atr
 from demail_hw.iso7816.limits import EXTENDED_LIMITS, SHORT_LIMITS
 from demail_hw.iso7816.t1_blocks import IBlock, RBlock, SBlock, decode_block, encode_block
+from demail_hw.polling import pause
 from demail_hw.transaction_lock import TransactionLock
 from demail_hw_simulators.ccid_device import UTRUST_2700F
 
 TCOS = "3bff9600008131fe4380318065b0850300ef120fff82900019"
 T0_ONLY = "3b6800000073c84000009000"
 BOTH = "3b9096800187"  # TA1 = 96, T=0 first, then T=1.
-T1_SPECIFIC = "3b90979101" + "71fe45005d"  # TA2: T=1, Fi and Di of TA1, which the reader cannot follow.
+
+
+def specific(ta2: int) -> str:
+    """An ATR with this TA2. TA1 = 97 is faster than the reader; IFSC 254, BWI 4, CWI 5."""
+    body = bytes((0x90, 0x97, 0x91, ta2, 0x71, 0xFE, 0x45, 0x00))
+    return f"3b{body.hex()}{functools.reduce(operator.xor, body):02x}"
+
 
 TPDU = 0x000100BA
 AUTO_IFSD = 0x000104BA
@@ -120,7 +130,7 @@ IFS_254 = "00c101fe3e"
         (HOST_PPS, TCOS, T1Level, ["ff119678", T1_96, IFS_254]),
         (HOST_PPS, T0_ONLY, T0Level, ["1100000a00"]),
         (HOST_PPS, BOTH, T0Level, ["ff109679", "9600000a00"]),
-        (HOST_PPS, T1_SPECIFIC, T1Level, ["9710004500fe00", IFS_254]),
+        (HOST_PPS, specific(0x81), T1Level, ["9710004500fe00", IFS_254]),
         (NEGOTIATES, TCOS, T1Level, ["GetParameters", IFS_254]),
     ],
 )
@@ -163,6 +173,31 @@ def test_card_whose_protocol_the_reader_does_not_speak_is_refused() -> None:
     with pytest.raises(ReaderError, match="speaks T=1, which") as caught:
         run(descriptor(TPDU, protocols=1), TCOS)
     assert caught.value.outcome is Outcome.NOT_SENT
+
+
+@pytest.mark.parametrize("features", [TPDU, HOST_PPS, SHORT, EXTENDED])
+@pytest.mark.parametrize(
+    ("ta2", "protocols", "why"),
+    [(0x81, 1, "speaks T=1, which"), (0x00, 2, "speaks T=0, which"), (0x91, 3, "does not tell")],
+)
+def test_card_in_a_specific_mode_that_cannot_be_followed_is_refused(
+    features: int, ta2: int, protocols: int, why: str
+) -> None:
+    with pytest.raises(ReaderError, match=why) as caught:
+        run(descriptor(features, protocols=protocols), specific(ta2))
+    assert caught.value.outcome is Outcome.NOT_SENT
+    assert caught.value.remedy
+
+
+def test_reader_that_negotiates_itself_may_know_what_the_card_does_not_tell() -> None:
+    assert run(descriptor(NEGOTIATES), specific(0x91))[1] == ["GetParameters", IFS_254]
+
+
+def test_card_that_cannot_be_followed_loses_its_power() -> None:
+    wire = Wire(descriptor(TPDU), atr=specific(0x91))
+    with pytest.raises(ReaderError, match="does not tell"):
+        reader_on(wire).connect(deadline=soon())
+    assert wire.types() == ["GetSlotStatus", "IccPowerOff", "IccPowerOn", "IccPowerOff"]
 
 
 def test_limits_say_what_fits_through() -> None:
@@ -261,7 +296,8 @@ class Wire:
     ``answers`` come first, whatever was sent; a float in them is a deadline that is over.
     """
 
-    def __init__(self, reader: CcidDescriptor) -> None:
+    def __init__(self, reader: CcidDescriptor, *, atr: str = TCOS) -> None:
+        self.atr = bytes.fromhex(atr)
         self.identity = UsbIdentity(0x04E6, 0x5811, "1", "test", "1-1")
         self.configuration = dataclasses.replace(UTRUST_2700F, descriptor=reader).configuration_descriptor()
         self.sent: list[Command] = []
@@ -291,7 +327,7 @@ class Wire:
         match command:
             case IccPowerOn():
                 self._send = 0
-                return DataBlock(bytes.fromhex(TCOS))
+                return DataBlock(self.atr)
             case XfrBlock(data) if b"".join(data)[0] != 0xFF:
                 return DataBlock(b"".join(encode_block(self._block(decode_block(b"".join(data))))))
             case XfrBlock() | SetParameters():
@@ -341,7 +377,7 @@ def soon() -> Deadline:
 
 
 def reader_on(wire: Wire) -> CcidReader:
-    return CcidReader(wire, lock=TransactionLock(), grace=soon)
+    return CcidReader(wire, lock=TransactionLock(), grace=soon, pause=pause)
 
 
 def test_reader_of_the_character_level_is_refused() -> None:
@@ -369,7 +405,7 @@ SELECT = (b"\0\xa4\4\0",)
 VERIFY = (b"\0\x20\0\x81\x04", b"1234")
 
 
-@pytest.mark.parametrize("answers", [[], [NOISE], [MUTE], [OVERRUN], [NOISE, MUTE, NOISE]])
+@pytest.mark.parametrize("answers", [[], [NOISE], [MUTE], [OVERRUN], [NOISE, MUTE]])
 def test_noise_between_reader_and_card_is_healed(answers: list[Response | float]) -> None:
     wire = Wire(descriptor(TPDU))
     connection = reader_on(wire).connect(deadline=soon())
@@ -385,8 +421,8 @@ def test_noise_between_reader_and_card_is_healed(answers: list[Response | float]
 @pytest.mark.parametrize(
     ("answers", "error"),
     [
-        ([NOISE] * 7, CardMute),
-        ([NOISE] * 4, ProtocolViolation),
+        ([NOISE] * 6, CardMute),
+        ([NOISE] * 3, ProtocolViolation),
         ([HARDWARE], SlotError),
         ([NOISE, BUSY], ReaderBusy),
         ([NOISE, 0.0], DeadlineExceeded),
@@ -404,7 +440,7 @@ def test_command_that_may_have_been_done_kills_the_connection(
             connection.transmit(VERIFY, deadline=soon())
         assert getattr(caught.value, "outcome", None) is Outcome.UNKNOWN
         assert not connection.alive
-        with pytest.raises(CardRemoved):
+        with pytest.raises(DeviceLost if error is DeadlineExceeded else CardRemoved):
             connection.transmit(VERIFY, deadline=soon())
     assert len(wire.done) == (answers[0] is NOISE)
 
@@ -456,7 +492,7 @@ def test_card_that_refuses_a_pps_is_reset_and_worked_with_at_its_default() -> No
 
 def test_card_that_does_not_begin_t1_is_mute_and_was_sent_nothing() -> None:
     wire = Wire(descriptor(TPDU))
-    wire.answers = [MUTE] * 4
+    wire.answers = [MUTE] * 3
     with pytest.raises(CardMute) as caught:
         reader_on(wire).connect(deadline=soon())
     assert caught.value.outcome is Outcome.NOT_SENT

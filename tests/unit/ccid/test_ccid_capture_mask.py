@@ -1,13 +1,16 @@
 """Which bytes of a CCID conversation a capture shows."""
 
+import dataclasses
+
 import pytest
 
 from demail_hw.ccid.capture_mask import CcidMask
 from demail_hw.iso7816.atr import Checksum
 from demail_hw.iso7816.t1_blocks import IBlock, RBlock, encode_block
+from demail_hw.usb.descriptors import ConfigurationDescriptor
 from demail_hw.usb.setup import get_descriptor
 from demail_hw.usbip.messages import CmdSubmit, Direction
-from demail_hw_simulators.reader_profiles import reader_profile
+from demail_hw_simulators.reader_profiles import configuration_of, reader_profile
 
 PIN = b"918273"
 VERIFY = bytes.fromhex("0020008106") + PIN
@@ -53,6 +56,19 @@ def mask_for(profile: str) -> CcidMask:
     return mask
 
 
+def configuration(profile: str, *, number: int = 0, alternate: int = 0) -> ConfigurationDescriptor:
+    """Of one interface, with this number and alternate setting."""
+    decoded = ConfigurationDescriptor.decode(reader_profile(profile).configuration_descriptor())
+    interface = dataclasses.replace(decoded.interfaces[0], number=number, alternate_setting=alternate)
+    return dataclasses.replace(decoded, interfaces=(interface,))
+
+
+def show(mask: CcidMask, *configurations: ConfigurationDescriptor) -> None:
+    for index, each in enumerate(configurations):
+        data = each.encode()
+        assert mask(submit(Direction.IN, 0, len(data), get_descriptor(2, index, len(data)).encode()), data) == data
+
+
 def t1(information: bytes, *, more: bool = False, sequence: int = 0, edc: Checksum = Checksum.LRC) -> bytes:
     return b"".join(map(bytes, encode_block(IBlock(sequence, (information,), more), edc)))
 
@@ -66,6 +82,44 @@ def test_an_apdu(profile: str) -> None:
     assert sent(mask, VERIFY) == MASKED
     assert sent(mask, SIGN) == SIGN
     assert answered(mask, b"signed\x90\x00") == b"signed\x90\x00"
+
+
+def test_a_device_of_two_interfaces_has_two_conversations() -> None:
+    """Of levels of their own; and what a card decrypts is hidden, whatever the other one is told meanwhile."""
+    mask = CcidMask()
+    data = configuration_of(reader_profile("utrust_4701_f"), reader_profile("utrust_4701_f_cl"))
+    mask(submit(Direction.IN, 0, len(data), get_descriptor(2, 0, len(data)).encode()), data)
+
+    def also(block: bytes, level: int) -> bytes:
+        return mask(submit(Direction.OUT, 4, 10 + len(block)), xfr(block, level))[10:]
+
+    also(VERIFY[:7], 1)
+    assert also(VERIFY[7:], 2) == b"****"
+    sent(mask, t1(DECIPHER))
+    also(SIGN, 0)
+    secret = t1(b"secret\x90\x00")
+    assert b"secret" not in answered(mask, secret)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("number", [0, 1])
+def test_configurations_that_differ_in_level_hide_a_pin_at_either(order: int, number: int) -> None:
+    """Whichever was shown last, and be it shown again; also where only the pipes are the same."""
+    mask = CcidMask()
+    both = (configuration("tpdu"), configuration("ext_apdu", number=number))[::order]
+    show(mask, *both, *both, both[1])
+    assert PIN not in sent(mask, t1(VERIFY))
+    assert PIN not in sent(mask, VERIFY)
+    sent(mask, t1(DECIPHER))
+    assert b"secret" not in answered(mask, t1(b"secret\x90\x00"))
+
+
+def test_alternate_settings_that_differ_in_level_hide_a_pin_at_either() -> None:
+    mask = CcidMask()
+    first, other = configuration("tpdu"), configuration("ext_apdu", alternate=1)
+    show(mask, dataclasses.replace(first, interfaces=first.interfaces + other.interfaces))
+    assert PIN not in sent(mask, t1(VERIFY))
+    assert PIN not in sent(mask, VERIFY)
 
 
 @pytest.mark.parametrize("profile", ["", "tpdu"])
@@ -201,8 +255,32 @@ def test_what_a_card_deciphered_is_masked_in_blocks() -> None:
 
 def test_other_messages_are_shown() -> None:
     mask = CcidMask()
-    for message in ("62 00000000 00 01 000000", "6B 02000000 00 01 000000 8A01", "65 00000000 00 07 000000"):
+    for message in ("62 00000000 00 01 000000", "65 00000000 00 07 000000"):
         assert out(mask, bytes.fromhex(message)) == bytes.fromhex(message)
+
+
+def test_what_is_secure_is_not_shown() -> None:
+    head = bytes.fromhex("69 0D000000 00 01 000000")
+    assert out(mask_for("ext_apdu"), head + b"\x02" + PIN + PIN) == head + b"*" * 13
+
+
+def saw_vendor(mask: CcidMask, vendor: int) -> CcidMask:
+    descriptor = bytearray(reader_profile("ext_apdu").device_descriptor())
+    descriptor[8:10] = vendor.to_bytes(2, "little")
+    setup = get_descriptor(1, 0, 18).encode()
+    assert mask(submit(Direction.IN, 0, 18, setup), bytes(descriptor)) == descriptor
+    return mask
+
+
+@pytest.mark.parametrize(("vendor", "shown"), [(None, False), (0x072F, False), (0x04E6, True)])
+def test_an_escape_is_shown_where_its_meaning_is_known(vendor: int | None, shown: bool) -> None:
+    mask = CcidMask() if vendor is None else saw_vendor(CcidMask(), vendor)
+    head, answer = bytes.fromhex("6B 06000000 00 01 000000"), bytes.fromhex("83 3C000000 00 01 000000") + PIN * 10
+    assert out(mask, head + PIN) == head + (PIN if shown else b"*" * 6)
+    seen = mask(submit(Direction.IN, 2, 64), answer[:64]) + mask(submit(Direction.IN, 2, 64), answer[64:])
+    assert seen == (answer if shown else answer[:10] + b"*" * 60)
+    other = bytes.fromhex("81 00000000 00 01 000000")
+    assert mask(submit(Direction.IN, 2, 64), other) == other
 
 
 def test_a_request_with_data_is_not_shown() -> None:

@@ -12,8 +12,9 @@ from demail_hw.iso7816.atr import Checksum
 from demail_hw.iso7816.t1 import T1
 from demail_hw.iso7816.t1_blocks import BadBlock
 from demail_hw.iso7816.tpdu import Transmissions
-from demail_hw_simulators.card.timing import TimedAnswer
-from demail_hw_simulators.card_link import SILENCE, CardLine, CardLink, CardWithAtr
+from demail_hw_simulators.card.personality import TimingSpec
+from demail_hw_simulators.card.timing import TimedAnswer, TimedCard, TimingModel, waiting_time
+from demail_hw_simulators.card_link import SILENCE, CardLine, CardLink
 from demail_hw_simulators.card_link_faults import (
     AbortRequest,
     DroppedAnswer,
@@ -24,10 +25,12 @@ from demail_hw_simulators.card_link_faults import (
     NoiseToCard,
     RepeatedAnswer,
     WrongEdc,
+    WrongMultiplier,
     WrongSendSequence,
 )
 from demail_hw_simulators.card_link_t0 import T0Card
 from demail_hw_simulators.card_link_t1 import T1Card
+from demail_hw_simulators.interfaces import SimulatedCard
 
 T1_ATR = bytes.fromhex("3bbf96008131fe5d00640411030131c073f701d00090007d")
 T0_ATR = bytes.fromhex("3b1f96 0064041103 0131c073f701d0009000")
@@ -85,7 +88,13 @@ def run(exchange: Transmissions, link: CardLink) -> bytes:
             return bytes(end.value)
 
 
-def powered(card: Echo | CardWithAtr, fault: LineFault | None = None, **how: int) -> CardLink:
+def slow(card: Echo) -> TimedCard:
+    """It asks for time before each answer."""
+    spec = TimingSpec(commands={}, other=2 * waiting_time(T1_ATR), operations=(), spread=0.0)
+    return TimedCard(card, TimingModel(spec, atr=T1_ATR, seed=0))
+
+
+def powered(card: SimulatedCard, fault: LineFault | None = None, **how: int) -> CardLink:
     link: CardLink = CardLine(card)
     if fault is not None:
         link = FaultyLink(link, fault, **how)
@@ -169,10 +178,17 @@ def test_t1_says_again_what_was_lost_and_does_nothing_twice() -> None:
 
     assert says(card, lrc("008000")) == answer  # N(R) = 0: the reader did not get it
     assert says(card, lrc("000001aa")) == lrc("009200")  # the same command again: refused
-    assert says(card, bytes.fromhex("004001aa00")) == lrc("009100")  # a wrong EDC
-    assert says(card, lrc("009000")) == lrc("009100")  # that one again
+    assert says(card, bytes.fromhex("004001aa00")) == lrc("009200")  # a wrong EDC: that R-block again
+    assert says(card, lrc("009000")) == lrc("009200")  # and again
     assert says(card, lrc("008000")) == answer
     assert inner.commands == [b"\xaa"]
+
+
+def test_t1_answers_a_wrong_edc_by_an_r_block_that_says_so() -> None:
+    card = t1_card(Echo(b"\x90\0"))
+    assert says(card, bytes.fromhex("000001aa00")) == lrc("008100")
+    assert says(card, lrc("000001aa")) == lrc("0000029000")
+    assert says(card, bytes.fromhex("004001aa00")) == lrc("009100")
 
 
 def test_t1_asks_for_time_before_its_time_is_over() -> None:
@@ -181,7 +197,9 @@ def test_t1_asks_for_time_before_its_time_is_over() -> None:
     asked = card.exchange(lrc("000001aa"))
     assert asked == TimedAnswer(lrc("00c301ff"), 0.5)
     assert says(card, lrc("008000")) == asked.response  # asked again, it says it again
-    assert says(card, lrc("00e301fe")) == lrc("009200")  # another multiplier than its own
+    for instead in (lrc("00e301fe"), bytes.fromhex("00e301ff00"), lrc("004001bb")):
+        # Another multiplier than its own, a wrong EDC, another command: it asks again.
+        assert says(card, instead) == asked.response
     rest = 1000.0 - 0.5
     for _ in range(3):
         again = card.exchange(lrc("00e301ff"))
@@ -247,6 +265,26 @@ def test_t1_gets_over_a_fault_anywhere(fault: LineFault, after: int) -> None:
     assert len(card.commands) == 3
 
 
+WAITING_FAULTS: list[LineFault] = [
+    *(WrongEdc(), NoiseToCard(), DroppedBlock(), DroppedAnswer(), RepeatedAnswer()),
+    *(WrongMultiplier(0), WrongMultiplier(255)),
+]
+
+
+@pytest.mark.parametrize("fault", WAITING_FAULTS)
+@pytest.mark.parametrize("after", range(7))
+def test_t1_gets_over_a_fault_while_the_card_takes_its_time(fault: LineFault, after: int) -> None:
+    card = Echo()
+    link = FaultyLink(CardLine(slow(card)), fault, after=after)
+    link.power_on()
+    host = T1(ifsc=254, checksum=Checksum.LRC)
+    for number in range(4):
+        command = bytes((number, 0x20, 0, 0))
+        assert run(host.exchange((command,)), link) == command + b"\x90\0"
+    assert len(card.commands) == 4
+    assert link.struck == 1
+
+
 @pytest.mark.parametrize("fault", [WrongEdc(), DroppedAnswer(), NoiseToCard(), DroppedBlock(), AbortRequest()])
 def test_t1_ends_with_an_error_where_it_has_to_and_does_nothing_twice(fault: LineFault) -> None:
     card = Echo()
@@ -304,7 +342,17 @@ def test_t0_response_is_fetched_in_pieces() -> None:
     assert says(card, bytes.fromhex("00c0000001")) == b"\x69\x85"
 
 
-@pytest.mark.parametrize("tpdu", ["00a4", "0020000105aa", "0020000101aabb"])
+def test_t0_does_what_is_no_reading_once_whatever_length_was_asked_for() -> None:
+    inner = Echo(bytes(8) + b"\x90\0")
+    card = T0Card(inner.work)
+
+    assert says(card, bytes.fromhex("0046800004")) == b"\x61\x08"
+    assert says(card, bytes.fromhex("00c0000008")) == inner.response
+    assert inner.commands == [bytes.fromhex("0046800000")]
+
+
+# VERIFY and RESET RETRY COUNTER without what they take are not taken for a reading.
+@pytest.mark.parametrize("tpdu", ["00a4", "0020000105aa", "0020000101aabb", "0020000006", "002c030106", "00d6000004"])
 def test_t0_refuses_a_length_that_contradicts_itself(tpdu: str) -> None:
     inner = Echo()
 

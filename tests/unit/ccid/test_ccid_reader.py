@@ -1,19 +1,22 @@
 """The reader: what it says to the device, and what becomes of a connection when something breaks."""
 
+import contextlib
 import dataclasses
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
 from demail_hw.ccid.class_descriptor import Features
-from demail_hw.ccid.code_points import MessageType
+from demail_hw.ccid.code_points import IccStatus, MessageType, PowerSelect
 from demail_hw.ccid.reader import CcidConnection, CcidReader
 from demail_hw.errors import (
     CardMute,
     CardRemoved,
     DeadlineExceeded,
     DeviceLost,
+    HardwareError,
     Layer,
     Outcome,
     ProtocolViolation,
@@ -23,7 +26,9 @@ from demail_hw.errors import (
     TransferStalled,
 )
 from demail_hw.interfaces import Buffers, Deadline
+from demail_hw.polling import pause
 from demail_hw.transaction_lock import TransactionLock
+from demail_hw_simulators.card_link import CardOfClasses
 from demail_hw_simulators.ccid_device import UTRUST_2700F, ReaderProfile, SimulatedUsbReader
 from demail_hw_simulators.faults import FaultyReader, SlotFailure, TimeExtensionForEver
 from demail_hw_simulators.loopback import LoopbackTransport
@@ -110,7 +115,7 @@ class Bench:
         self.device = SimulatedUsbReader(self.card, profile=profile)
         self.cable = Cable(self.device)
         self.lock = TransactionLock()
-        self.reader = CcidReader(self.cable, lock=self.lock, grace=soon)
+        self.reader = CcidReader(self.cable, lock=self.lock, grace=soon, pause=pause)
 
     def transmit(self, connection: CcidConnection, command: Buffers = SELECT, *, deadline: Deadline = 0.0) -> bytes:
         with connection.transaction(deadline=soon()):
@@ -120,7 +125,7 @@ class Bench:
 def faulty(fault: SlotFailure | TimeExtensionForEver, command: MessageType, *, times: int | None = None) -> Bench:
     bench = Bench()
     bench.cable = Cable(FaultyReader(bench.device, fault, command=command, times=times))
-    bench.reader = CcidReader(bench.cable, lock=bench.lock, grace=soon)
+    bench.reader = CcidReader(bench.cable, lock=bench.lock, grace=soon, pause=pause)
     return bench
 
 
@@ -143,7 +148,7 @@ def test_name_and_serial_come_from_the_device() -> None:
     assert bench.reader.name == "CLOUD 2700 F Smart Card Reader"
     assert bench.reader.serial == "53692013000000"
     assert bench.reader.descriptor == UTRUST_2700F.descriptor
-    assert CcidReader(bench.cable, lock=bench.lock, grace=soon, name="left").name == "left"
+    assert CcidReader(bench.cable, lock=bench.lock, grace=soon, pause=pause, name="left").name == "left"
 
 
 def test_reader_at_the_character_level_is_refused() -> None:
@@ -155,18 +160,87 @@ def test_reader_at_the_character_level_is_refused() -> None:
 def test_card_that_has_power_already_is_reset_cold() -> None:
     bench = Bench()
     bench.reader.connect(deadline=soon())
-    other = CcidReader(bench.cable, lock=bench.lock, grace=soon)
+    other = CcidReader(bench.cable, lock=bench.lock, grace=soon, pause=pause)
     bench.cable.types()
     other.connect(deadline=soon())
     assert bench.cable.types() == "65 63 62 61"
 
 
-def test_reader_without_automatic_voltage_is_told_5_volts() -> None:
+def power_selects(bench: Bench) -> list[int]:
+    """bPowerSelect of each IccPowerOn; the card had no power before it."""
+    messages = [message for message in bench.cable.sent if message[0] in (0x62, 0x63)]
+    assert [message[0] for message in messages][1::2] == [0x63] * (len(messages) // 2)
+    return [message[7] for message in messages if message[0] == 0x62]
+
+
+def bench_of_voltages(support: int, *voltages: PowerSelect) -> Bench:
+    """A reader that is told the voltage, and a card that answers at these."""
     features = UTRUST_2700F.descriptor.features & ~Features.AUTO_VOLTAGE
+    descriptor = dataclasses.replace(UTRUST_2700F.descriptor, features=features, voltage_support=support)
+    bench = Bench(profile=dataclasses.replace(UTRUST_2700F, descriptor=descriptor))
+    bench.device.insert(CardOfClasses(bench.card, *voltages))
+    return bench
+
+
+@pytest.mark.parametrize(
+    ("support", "voltages", "tried"),
+    [
+        (0x07, [PowerSelect.VOLTAGE_1_8, PowerSelect.VOLTAGE_5_0], [3]),
+        (0x07, [PowerSelect.VOLTAGE_3_0], [3, 2]),
+        (0x07, [PowerSelect.VOLTAGE_5_0], [3, 2, 1]),
+        (0x03, [PowerSelect.VOLTAGE_5_0], [2, 1]),
+        (0x04, [PowerSelect.VOLTAGE_1_8], [3]),
+        (0x00, [PowerSelect.VOLTAGE_5_0], [1]),
+    ],
+)
+def test_card_is_found_at_the_lowest_voltage_that_it_answers_at(
+    support: int, voltages: list[PowerSelect], tried: list[int]
+) -> None:
+    bench = bench_of_voltages(support, *voltages)
+    connection = bench.reader.connect(deadline=soon())
+    assert power_selects(bench) == tried
+    assert bench.transmit(connection) == b"\x90\0"
+
+
+@pytest.mark.parametrize(
+    ("code", "tried"),
+    [(0xF3, [3, 2]), (0xF6, [3, 2]), (0xFB, [3, 2]), (0xFC, [3, 2]), (0xC0, [3, 2]), (0xE0, [3]), (0xFF, [3])],
+)
+def test_next_voltage_is_tried_unless_the_failure_says_nothing_of_the_card(code: int, tried: list[int]) -> None:
+    bench = bench_of_voltages(0x07, PowerSelect.VOLTAGE_1_8, PowerSelect.VOLTAGE_3_0)
+    fault = SlotFailure(code, IccStatus.INACTIVE)
+    bench.cable = Cable(FaultyReader(bench.device, fault, command=MessageType.ICC_POWER_ON, times=1))
+    reader = CcidReader(bench.cable, lock=bench.lock, grace=soon, pause=pause)
+    with contextlib.suppress(ReaderBusy, SlotError) if len(tried) == 1 else contextlib.nullcontext():
+        assert reader.connect(deadline=soon()).alive
+    assert power_selects(bench) == tried
+
+
+@pytest.mark.parametrize(
+    ("classes", "tried"), [(0x01, [3, 2, 1]), (0x02, [3, 2]), (0x03, [3, 2]), (0x07, [3]), (0xC4, [3]), (0x00, [3])]
+)
+def test_card_gets_a_voltage_that_its_class_indicator_names(classes: int, tried: list[int]) -> None:
+    """Though it answers at each."""
+    bench = bench_of_voltages(0x07, PowerSelect.VOLTAGE_1_8, PowerSelect.VOLTAGE_3_0, PowerSelect.VOLTAGE_5_0)
+    bench.card.atrs = [bytes((0x3B, 0x80, 0x81, 0x1F, classes, 0x1E ^ classes))]
+    assert bench.transmit(bench.reader.connect(deadline=soon())) == b"\x90\0"
+    assert power_selects(bench) == tried
+
+
+def test_card_that_answers_at_no_voltage_of_the_reader_is_mute() -> None:
+    bench = bench_of_voltages(0x03, PowerSelect.VOLTAGE_1_8)
+    with pytest.raises(CardMute) as caught:
+        bench.reader.connect(deadline=soon())
+    assert caught.value.outcome is Outcome.NOT_SENT
+    assert power_selects(bench) == [2, 1]
+
+
+def test_reader_that_powers_the_card_when_it_comes_chooses_the_voltage_too() -> None:
+    features = UTRUST_2700F.descriptor.features & ~Features.AUTO_VOLTAGE | Features.AUTO_ACTIVATION
     descriptor = dataclasses.replace(UTRUST_2700F.descriptor, features=features)
     bench = Bench(profile=dataclasses.replace(UTRUST_2700F, descriptor=descriptor))
     bench.reader.connect(deadline=soon())
-    assert bench.cable.sent[1].hex() == "62000000000001010000"
+    assert power_selects(bench) == [0]
 
 
 def test_reader_that_negotiates_itself_is_told_no_parameters() -> None:
@@ -205,6 +279,7 @@ def test_card_that_stays_mute_is_an_error_after_two_resets() -> None:
         bench.reader.connect(deadline=soon())
     assert bench.card.resets == 2
     assert caught.value.outcome is Outcome.NOT_SENT
+    assert bench.cable.types() == "65 62 63 62 63"
 
 
 @pytest.mark.parametrize("atr", [b"\xff", ATR[:-1], ATR[:-1] + b"\0", ATR + b"\0", bytes(34)])
@@ -213,8 +288,29 @@ def test_bad_atr_is_a_violation(atr: bytes) -> None:
     bench.card.atrs = [atr]
     with pytest.raises(ProtocolViolation) as caught:
         bench.reader.connect(deadline=soon())
-    assert caught.value.layer is Layer.CARD
+    assert (caught.value.layer, caught.value.outcome) == (Layer.CARD, Outcome.NOT_SENT)
+    assert not bench.card.powered
     assert not bench.lock.held
+
+
+def test_card_that_cannot_be_activated_loses_its_power() -> None:
+    bench = faulty(SlotFailure(0xF6), MessageType.SET_PARAMETERS)
+    with pytest.raises(SlotError, match="F6"):
+        bench.reader.connect(deadline=soon())
+    assert bench.cable.types() == "65 62 61 63"
+    assert not bench.card.powered
+
+
+def test_card_that_keeps_its_power_then_loses_it_with_its_reader_and_the_first_error_stands() -> None:
+    bench = faulty(SlotFailure(0xF6), MessageType.SET_PARAMETERS)
+    bench.cable.failures = [None, None, None, DeadlineExceeded("over")]
+    with pytest.raises(SlotError, match="F6"):
+        bench.reader.connect(deadline=soon())
+    assert bench.card.powered
+    bench.cable.types()
+    bench.reader.close()
+    assert bench.cable.types() == "72 63"
+    assert not bench.card.powered
 
 
 # --- Transmitting ------------------------------------------------------------------------------------------------
@@ -330,7 +426,7 @@ def test_deadline_in_mid_command_kills_the_connection_and_the_next_one_aborts() 
         bench.transmit(connection, deadline=short())
     assert (caught.value.layer, caught.value.outcome) == (Layer.CARD, Outcome.UNKNOWN)
     assert connection.epoch != epoch
-    with pytest.raises(CardRemoved) as lost:
+    with pytest.raises(DeviceLost) as lost:
         bench.transmit(connection)
     assert lost.value.outcome is Outcome.NOT_SENT
     bench.cable.types()
@@ -401,6 +497,77 @@ def test_endpoint_that_stalls_instead_of_an_answer_is_cleared_too() -> None:
     assert bench.cable.cleared == [0x01, 0x82]
 
 
+TWO_STEPS = dataclasses.replace(UTRUST_2700F, product_id=0xE001, version=0x0515)
+"""Its answers are read in two steps, of which the second can break off."""
+
+
+def break_off(bench: Bench, connection: CcidConnection, failure: HardwareError) -> None:
+    """The first 64 bytes of an answer come, and then this."""
+    bench.card.response = bytes(200)
+    bench.cable.failures = [None, failure]
+    with pytest.raises(type(failure)) as caught:
+        bench.transmit(connection)
+    assert caught.value.outcome is Outcome.UNKNOWN
+    bench.card.response = b"\x90\0"
+    bench.cable.types()
+
+
+def drop_the_rest(bench: Bench) -> None:
+    """The device forgets what it was about to send."""
+    bench.cable.bulk_in(1088, deadline=soon())
+
+
+def test_message_that_a_stall_broke_off_is_forgotten() -> None:
+    bench = Bench(profile=TWO_STEPS)
+    break_off(bench, bench.reader.connect(deadline=soon()), TransferStalled("stalled"))
+    drop_the_rest(bench)
+    again = bench.reader.connect(deadline=soon())
+    assert bench.cable.types() == "72 65 63 62 61"
+    assert bench.transmit(again) == b"\x90\0"
+
+
+def test_message_that_the_deadline_broke_off_is_read_to_its_end() -> None:
+    bench = Bench(profile=TWO_STEPS)
+    break_off(bench, bench.reader.connect(deadline=soon()), DeadlineExceeded("over"))
+    again = bench.reader.connect(deadline=soon())
+    assert bench.cable.types() == "72 65 63 62 61"
+    assert bench.transmit(again) == b"\x90\0"
+
+
+def test_message_whose_rest_was_lost_costs_one_abort_more() -> None:
+    bench = Bench(profile=TWO_STEPS)
+    break_off(bench, bench.reader.connect(deadline=soon()), DeadlineExceeded("over"))
+    drop_the_rest(bench)
+    again = bench.reader.connect(deadline=soon())
+    assert bench.cable.types() == "72 72 65 63 62 61"
+    assert bench.transmit(again) == b"\x90\0"
+
+
+def test_reader_that_stalls_the_abort_request_recovers_all_the_same() -> None:
+    bench = Bench(profile=dataclasses.replace(UTRUST_2700F, aborts=False))
+    connection = bench.reader.connect(deadline=soon())
+    bench.cable.failures = [DeadlineExceeded("over")]
+    with pytest.raises(DeadlineExceeded):
+        bench.transmit(connection)
+    bench.cable.types()
+    again = bench.reader.connect(deadline=soon())
+    assert bench.cable.controls == [bytes.fromhex("2101000400000000")]
+    assert bench.cable.types() == "72 65 63 62 61"
+    assert bench.transmit(again) == b"\x90\0"
+
+
+def test_reader_that_stalls_the_abort_itself_is_an_error_with_a_remedy() -> None:
+    bench = Bench()
+    connection = bench.reader.connect(deadline=soon())
+    bench.cable.failures = [DeadlineExceeded("over"), TransferStalled("stalled")]
+    with pytest.raises(DeadlineExceeded):
+        bench.transmit(connection)
+    with pytest.raises(TransferStalled) as caught:
+        bench.reader.connect(deadline=soon())
+    assert "Open the reader anew" in caught.value.remedy
+    assert bench.transmit(bench.reader.connect(deadline=soon())) == b"\x90\0"
+
+
 # --- Reset and close ---------------------------------------------------------------------------------------------
 
 
@@ -411,6 +578,16 @@ def test_reset_of_a_card_that_was_swapped_unseen_is_refused() -> None:
     with pytest.raises(CardRemoved):
         connection.reset(deadline=soon())
     assert not connection.alive
+
+
+def test_connection_that_was_lost_with_its_reader_in_a_reset_says_so() -> None:
+    bench = Bench()
+    connection = bench.reader.connect(deadline=soon())
+    bench.cable.failures = [None, None, DeviceLost("gone", outcome=Outcome.NOT_SENT)]
+    with pytest.raises(DeviceLost, match="gone"):
+        connection.reset(deadline=soon())
+    with pytest.raises(DeviceLost, match="was lost before"):
+        bench.transmit(connection)
 
 
 def test_old_connection_does_not_close_the_new_one() -> None:
@@ -439,7 +616,7 @@ def test_closing_the_reader_takes_the_power_and_the_cable_away() -> None:
 
 def test_closing_while_another_thread_is_at_work_gives_up_after_the_grace() -> None:
     bench = Bench()
-    reader = CcidReader(bench.cable, lock=bench.lock, grace=time.monotonic)
+    reader = CcidReader(bench.cable, lock=bench.lock, grace=time.monotonic, pause=pause)
     connection = reader.connect(deadline=soon())
     holding, release = threading.Event(), threading.Event()
 
@@ -469,6 +646,36 @@ def test_lost_notification_is_made_up_for_by_asking() -> None:
     bench = Bench()
     bench.cable.interrupt_in(deadline=soon())
     bench.reader.wait_for_card(True, deadline=soon())
+
+
+def without_interrupt_endpoint(pause: Callable[[Deadline], None], *, card: bool) -> Bench:
+    bench = Bench(profile=dataclasses.replace(UTRUST_2700F, interrupts=False))
+    if not card:
+        bench.device.remove()
+    bench.reader = CcidReader(bench.cable, lock=bench.lock, grace=soon, pause=pause)
+    return bench
+
+
+def test_reader_without_an_interrupt_endpoint_is_asked_again_and_again() -> None:
+    deadlines: list[Deadline] = []
+
+    def pause(deadline: Deadline) -> None:
+        deadlines.append(deadline)
+        if len(deadlines) == 3:
+            bench.device.insert(bench.card)
+
+    bench = without_interrupt_endpoint(pause, card=False)
+    end = soon()
+    bench.reader.wait_for_card(True, deadline=end)
+    assert deadlines == [end] * 3
+    assert bench.cable.types() == "65 65 65 65"
+
+
+def test_reader_without_an_interrupt_endpoint_is_asked_until_the_deadline() -> None:
+    bench = without_interrupt_endpoint(pause, card=True)
+    with pytest.raises(DeadlineExceeded, match="No card was taken out") as caught:
+        bench.reader.wait_for_card(False, deadline=short())
+    assert (caught.value.layer, caught.value.outcome) == (Layer.READER, Outcome.NOT_SENT)
 
 
 # --- Escape ------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from demail_hw.ccid.reader import CcidReader
 from demail_hw.errors import DeadlineExceeded, Outcome
 from demail_hw.interfaces import Transfer, TransferResult
+from demail_hw.polling import pause
 from demail_hw.transaction_lock import TransactionLock
 from demail_hw_simulators.card.personalities import NETKEY3, netkey3
 from demail_hw_simulators.card.personality import TimingSpec
@@ -198,7 +199,7 @@ def soon() -> float:
 
 
 def reader_of(device: SimulatedUsbReader) -> CcidReader:
-    return CcidReader(LoopbackTransport(device), lock=TransactionLock(), grace=soon)
+    return CcidReader(LoopbackTransport(device), lock=TransactionLock(), grace=soon, pause=pause)
 
 
 def test_a_host_waits_for_a_slow_card() -> None:

@@ -31,6 +31,7 @@ from demail_hw.ccid.utrust_escape import (
     waiting_time,
 )
 from demail_hw.errors import Layer, Outcome, ProtocolViolation, SlotError
+from demail_hw.polling import pause
 from demail_hw.transaction_lock import TransactionLock
 from demail_hw_simulators.ccid_device import SimulatedUsbReader
 from demail_hw_simulators.loopback import LoopbackTransport
@@ -96,7 +97,7 @@ def test_reader_info_is_encoded_as_the_reader_does() -> None:
 
 def simulated() -> CcidReader:
     transport = LoopbackTransport(SimulatedUsbReader(None, serial=SERIAL))
-    return CcidReader(transport, lock=TransactionLock(), grace=soon)
+    return CcidReader(transport, lock=TransactionLock(), grace=soon, pause=pause)
 
 
 def soon() -> float:

@@ -18,6 +18,7 @@ import pytest
 from demail_hw.cli.exit_codes import ExitCode
 from demail_hw.cli.main import main
 from demail_hw.cli.output import LogHandler, Report, check_output, deliver, write_output
+from demail_hw_drivers.usbip_server import UsbIpServer
 from demail_hw_simulators.card.card import SimulatedTcosCard
 
 SIGPIPE_EXIT = 128 + 13
@@ -189,8 +190,11 @@ def test_an_error_of_the_command_line_is_one_line_with_a_remedy(capsys: pytest.C
     assert said.endswith(". Remedy: See demail-hw card info --help.")
 
 
-def test_no_reader_does_not_mean_that_there_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_a_usb_server_hides_readers(capsys: pytest.CaptureFixture[str]) -> None:
     main(["readers", "sim:netkey3?reader=none"])
+    assert capsys.readouterr().out == "no reader\n"
+    with UsbIpServer([], port=0) as server:
+        main(["readers", f"usbip://127.0.0.1:{server.port}/"])
     assert capsys.readouterr().out == "no free reader; a USB server does not list one that somebody uses\n"
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import TypeAdapter
 
 from demail_hw.address import Address
 from demail_hw.config import (
@@ -15,8 +16,10 @@ from demail_hw.config import (
     Configuration,
     ExportConfig,
     ServerConfig,
+    ServerTlsConfig,
     TlsConfig,
     configuration_schema,
+    find_configuration,
     load_configuration,
     parse_configuration,
     problems_in,
@@ -38,7 +41,8 @@ retry = { first = 1, longest = 30.5, attempts = 7 }
 
 [server]
 host = "0.0.0.0"
-tls = { certificate = "s.pem", key = "s.key", ca = "ca.pem" }
+connections_per_address = 48
+tls = { certificate = "s.pem", key = "credential:s.key", ca = "ca.pem", crl = ["a.crl", "credential:b.crl"] }
 
 [[server.exports]]
 device = "sim:netkey3"
@@ -53,7 +57,12 @@ pin = "credential:demail-pin"
 
 def test_a_whole_one() -> None:
     tls = TlsConfig(pathlib.Path("/etc/x/me.pem"), pathlib.Path("/keys/me.key"), pathlib.Path("/etc/x/ca.pem"))
-    served = TlsConfig(pathlib.Path("/etc/x/s.pem"), pathlib.Path("/etc/x/s.key"), pathlib.Path("/etc/x/ca.pem"))
+    served = ServerTlsConfig(
+        pathlib.Path("/etc/x/s.pem"),
+        pathlib.Path("credential:s.key"),
+        pathlib.Path("/etc/x/ca.pem"),
+        (pathlib.Path("/etc/x/a.crl"), pathlib.Path("credential:b.crl")),
+    )
     limits = RetryLimits(first=1, longest=30.5, attempts=7)
     assert parse_configuration(WHOLE, file=pathlib.Path("/etc/x/config.toml")) == Configuration(
         bindings={
@@ -67,7 +76,12 @@ def test_a_whole_one() -> None:
                 retry=limits,
             )
         },
-        server=ServerConfig("0.0.0.0", tls=served, exports=(ExportConfig("sim:netkey3", ("subject:CN=gateway",)),)),
+        server=ServerConfig(
+            "0.0.0.0",
+            tls=served,
+            connections_per_address=48,
+            exports=(ExportConfig("sim:netkey3", ("subject:CN=gateway",)),),
+        ),
         cards={"mail": CardConfig("binding:office?reader=1", "8949 0173510080407136", "credential:demail-pin")},
     )
 
@@ -83,9 +97,11 @@ def test_nothing_is_a_configuration_too() -> None:
         ('serial = "S 1"', "usbip://h/serial=S%201"),
         ('vid_pid = "04e6:5710"\nport = 99', "usbip://h:99/04e6:5710"),
         ('bus_id = "1-1.4"', "usbip://h/1-1.4"),
+        ("interface = 0", "usbip://h/?interface=0"),
+        ('capture = "/tmp/a.pcapng"', "usbip://h/?capture=/tmp/a.pcapng"),
         (
             'tls = { certificate = "/c", key = "/k", ca = "/a" }',
-            "usbips://h/?ca=%2Fa&cert=%2Fc&key=%2Fk",
+            "usbips://h/?ca=/a&cert=/c&key=/k",
         ),
     ],
 )
@@ -110,10 +126,14 @@ def test_remedies_of_a_binding_can_name_its_keys() -> None:
 
 
 def test_files_begin_at_the_configurations_folder() -> None:
-    text = '[tls]\ncertificate = "c"\nkey = "/k"\nca = "a"\n[server]\naudit = "log/audit"'
+    text = '[tls]\ncertificate = "c"\nkey = "/k"\nca = "a"\n[server]\naudit = "log/audit"\ncapture = "c"\n'
+    text += BINDING + 'capture = "d"'
     configuration = parse_configuration(text, file=pathlib.Path("/etc/x/config.toml"))
     assert configuration.tls == TlsConfig(pathlib.Path("/etc/x/c"), pathlib.Path("/k"), pathlib.Path("/etc/x/a"))
-    assert configuration.server == ServerConfig(audit=pathlib.Path("/etc/x/log/audit"))
+    assert configuration.server == ServerConfig(
+        audit=pathlib.Path("/etc/x/log/audit"), capture=pathlib.Path("/etc/x/c")
+    )
+    assert configuration.binding("a").capture == pathlib.Path("/etc/x/d")
 
 
 def test_the_rules_of_an_export_are_those_of_the_server() -> None:
@@ -148,30 +168,49 @@ BINDING = '[bindings.a]\nhost = "h"\n'
         ("\n[binding.a]", 2, "binding: there is no such key", "Did you mean bindings?"),
         (BINDING + 'prt = "1"', 3, "bindings.a.prt: there is no such key", "Did you mean port?"),
         (BINDING + "retry.busi = 1", 3, "bindings.a.retry.busi: there is no such key", "Did you mean busy?"),
-        (BINDING + "qqq = 1", 3, "bindings.a.qqq: there is no such key", "Known there: bus_id, enabled, host, mode"),
+        (
+            BINDING + "qqq = 1",
+            3,
+            "bindings.a.qqq: there is no such key",
+            "Known there: bus_id, capture, enabled, host",
+        ),
         ("[bindings.a]\nport = 1", 1, "bindings.a.host: it is missing", ""),
-        (BINDING + 'port = "3240"', 3, "bindings.a.port: it is a whole number", ""),
-        (BINDING + "port = 70000", 3, "bindings.a.port: it is a number from 1 to 65535", ""),
-        (BINDING + "port = true", 3, "bindings.a.port: it is a whole number", ""),
-        (BINDING + "enabled = 1", 3, "bindings.a.enabled: it is true or false", ""),
-        (BINDING + 'mode = "root"', 3, "bindings.a.mode: it is 'user' or 'kernel'", ""),
-        (BINDING + "serial = 2026-01-01", 3, "bindings.a.serial: it is a text in quotes", ""),
+        (BINDING + 'port = "3240"', 3, "bindings.a.port: must be a whole number, without quotes", ""),
+        (BINDING + "port = 70000", 3, "bindings.a.port: must be a number from 1 to 65535", ""),
+        (BINDING + "interface = 256", 3, "bindings.a.interface: must be a number from 0 to 255", ""),
+        (
+            BINDING + 'mode = "kernel"\ninterface = 1',
+            4,
+            "bindings.a.interface: the kernel has the whole",
+            "Leave it out",
+        ),
+        (BINDING + "port = true", 3, "bindings.a.port: must be a whole number, without quotes", ""),
+        (BINDING + "enabled = 1", 3, "bindings.a.enabled: must be true or false", ""),
+        (BINDING + 'mode = "root"', 3, "bindings.a.mode: must be 'user' or 'kernel'", ""),
+        (BINDING + "serial = 2026-01-01", 3, "bindings.a.serial: must be a text in quotes", ""),
         (BINDING + 'serial = ""', 3, "bindings.a.serial: it is empty", ""),
-        (BINDING + 'vid_pid = "4e6"', 3, "bindings.a.vid_pid: it is four hexadecimal digits", ""),
-        (BINDING + 'bus_id = "a"', 3, "bindings.a.bus_id: it is written as in 1-1", ""),
+        (BINDING + 'vid_pid = "4e6"', 3, "bindings.a.vid_pid: must be four hexadecimal digits", ""),
+        (BINDING + 'bus_id = "a"', 3, "bindings.a.bus_id: must be written as in 1-1", ""),
         (BINDING + 'serial = "1"\nbus_id = "1-1"', 4, "bindings.a.bus_id: the device is named by serial", "Keep one"),
-        (BINDING + "retry.first = -1", 3, "bindings.a.retry: first is more than 0", ""),
-        (BINDING + "tls = 3", 3, "bindings.a.tls: it is a table", ""),
+        (BINDING + "retry.first = -1", 3, "bindings.a.retry: first must be more than 0", ""),
+        (
+            BINDING + 'tls = { certificate = "c", key = "k", ca = "a", crl = [] }',
+            3,
+            "bindings.a.tls.crl: there is no such key",
+            "Known there: ca, certificate, key",
+        ),
+        (BINDING + "tls = 3", 3, "bindings.a.tls: must be a table", ""),
         (BINDING + 'tls.certificate = "c"\ntls.key = "k"', 3, "bindings.a.tls.ca: it is missing", ""),
         ('[bindings."../x"]\nhost = "h"', 1, "bindings: '../x' is no name", "Use letters"),
-        ('[bindings.a]\nhost = "a/b"', 2, "bindings.a.host: it is the name or the address", ""),
-        ('[bindings.a]\nhost = "a..b"', 2, "bindings.a.host: it is the name or the address", ""),
-        ('[bindings.a]\nhost = "h:3240"', 2, "bindings.a.host: it is the name or the address", "a key of its own"),
-        ('[bindings.a]\nhost = "[::1]"', 2, "bindings.a.host: it is the name or the address", ""),
-        ('[server]\nhost = "a\\u0000b"', 2, "server.host: it is the name or the address", ""),
-        (BINDING + "retry.busy = nan", 3, "bindings.a.retry: every wait is a finite number", ""),
-        ("bindings = 3", 1, "bindings: it is a table", ""),
-        ('[server]\nexports = "x"', 2, "server.exports: it is a list in brackets", ""),
+        ('[bindings.a]\nhost = "a/b"', 2, "bindings.a.host: must be the name or the address", ""),
+        ('[bindings.a]\nhost = "a..b"', 2, "bindings.a.host: must be the name or the address", ""),
+        ('[bindings.a]\nhost = "h:3240"', 2, "bindings.a.host: must be the name or the address", "a key of its own"),
+        ('[bindings.a]\nhost = "[::1]"', 2, "bindings.a.host: must be the name or the address", ""),
+        ('[server]\nhost = "a\\u0000b"', 2, "server.host: must be the name or the address", ""),
+        (BINDING + "retry.busy = nan", 3, "bindings.a.retry: every wait must be a finite number", ""),
+        ("bindings = 3", 1, "bindings: must be a table", ""),
+        ("[server]\nconnections = 0", 2, "server.connections: must be 1 or more", ""),
+        ('[server]\nexports = "x"', 2, "server.exports: must be a list in brackets", ""),
         ('[server]\n[[server.exports]]\ndevice = "d"', 3, "server.exports[0].device: 'd' is no reader address", ""),
         (
             '[[server.exports]]\ndevice = "sim:a"\n[[server.exports]]\ndevice = "sim:b"\nalow = []',
@@ -191,9 +230,9 @@ BINDING = '[bindings.a]\nhost = "h"\n'
             "server.exports[0].allow: 'CN=x' is no rule: write sha256:..., subject:...",
             "",
         ),
-        ('[cards.a]\nreader = "sim:a"\niccsn = "xyz"', 3, "cards.a.iccsn: it is the serial number of a card", ""),
+        ('[cards.a]\nreader = "sim:a"\niccsn = "xyz"', 3, "cards.a.iccsn: must be the serial number of a card", ""),
         ('[cards.a]\nreader = "sim:a?card=12"\niccsn = "34"', 3, "cards.a.iccsn: the reader's address demands", ""),
-        ('[cards.a]\nreader = "sim:a"\npin = "file:pin"', 3, "cards.a.pin: the path of a PIN file is absolute", ""),
+        ('[cards.a]\nreader = "sim:a"\npin = "file:pin"', 3, "cards.a.pin: the path of a PIN file must be", ""),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(text: str, line: int, message: str, remedy: str) -> None:
@@ -220,6 +259,22 @@ def test_every_problem_is_found_in_the_order_of_the_lines() -> None:
         parse_configuration(text)
 
 
+def test_many_unknown_keys_ask_for_the_schema_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[None] = []
+    schema = TypeAdapter.json_schema
+    monkeypatch.setattr(TypeAdapter, "json_schema", lambda self: (asked.append(None), schema(self))[1])
+    assert len(problems_in("".join(f"k{number} = 1\n" for number in range(20)))) == 20
+    assert len(asked) <= 1
+
+
+@pytest.mark.parametrize("depth", [150, 300, 900])
+@pytest.mark.parametrize("form", ["{dots} = 1", "[{dots}]", "a = {lists}"])
+def test_what_is_nested_deep_is_a_problem_like_any_other(form: str, depth: int) -> None:
+    text = form.format(dots="a" + ".a" * depth, lists="[" * depth + "]" * depth)
+    with pytest.raises(ConfigurationError):
+        parse_configuration(text)
+
+
 @pytest.mark.parametrize("pin", ['"918273"', "918273", '"pin:918273"', '"file:918273"', '"918273', "[918273]"])
 def test_a_pin_in_the_file_is_refused_and_never_shown(pin: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
@@ -233,7 +288,7 @@ def test_a_pin_in_the_file_is_refused_and_never_shown(pin: str) -> None:
 
 
 def test_a_card_does_not_show_its_pin_source() -> None:
-    assert "credential" not in repr(parse_configuration(WHOLE))
+    assert "demail-pin" not in repr(parse_configuration(WHOLE))
 
 
 def test_a_name_that_is_not_there() -> None:
@@ -270,8 +325,16 @@ def test_a_named_file_that_is_not_there(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ConfigurationError, match="is not there") as caught:
         load_configuration(environment={"DEMAIL_HW_CONFIG": str(tmp_path / "none.toml")})
     assert caught.value.file == str(tmp_path / "none.toml")
-    with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
-        load_configuration(tmp_path / "none.toml")
+    for name in (tmp_path / "none.toml", str(tmp_path / "none.toml")):
+        with pytest.raises(ConfigurationError, match="is not there"):
+            load_configuration(name)
+
+
+def test_a_place_that_cannot_be_seen_is_not_passed_over(tmp_path: pathlib.Path) -> None:
+    (tmp_path / ".config").symlink_to(".config")
+    with pytest.raises(ConfigurationError, match=r"cannot be looked for in .*config/demail-hw: Too many") as caught:
+        find_configuration({"HOME": str(tmp_path)})
+    assert "--config" in caught.value.remedy
 
 
 def test_a_file_that_everybody_may_write(tmp_path: pathlib.Path) -> None:

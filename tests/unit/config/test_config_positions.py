@@ -61,6 +61,20 @@ def test_a_long_list_is_not_read_again_for_each_of_its_lines(monkeypatch: pytest
     assert len(read) == 3
 
 
+def test_lists_in_lists_are_not_read_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    loads = tomllib.loads
+    monkeypatch.setattr(tomllib, "loads", lambda text: (read.append(len(text)), loads(text))[1])
+    document = "first = 1\na = [\n" + "  [1],\n" * 1500 + "]\nb = 1\n"
+    assert line_of(("first", 0), key_lines(document)) == 1
+    assert sum(read) <= 1 << 20
+
+
+def test_what_is_very_deep_has_the_line_of_what_is_around_it() -> None:
+    path = ("x",) * 900
+    assert line_of(path, key_lines("\n" + ".".join(path) + " = 1")) == 2
+
+
 def test_nothing_else_is_a_key() -> None:
     assert not {("x",), ("no",), ("a", "x")} & key_lines(DOCUMENT).keys()
 

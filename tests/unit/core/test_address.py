@@ -24,6 +24,8 @@ from demail_hw.address import Address
         ("sim:?card=8949%2001+73 51 AB", Address("sim", card="8949017351AB")),
         ("sim:?card=89ab", Address("sim", card="89AB")),
         ("usbip://s/?card=89&reader=536", Address("usbip", "s", card="89", reader="536")),
+        ("usbip://s/1-1?interface=0", Address("usbip", "s", selector="1-1", interface=0)),
+        ("libusb:?interface=12", Address("libusb", interface=12)),
         ("SIM:netkey3", Address("sim", selector="netkey3")),
     ],
 )
@@ -31,6 +33,11 @@ def test_parse(text: str, expected: Address) -> None:
     parsed = Address.parse(text)
     assert parsed == expected
     assert Address.parse(str(parsed)) == expected
+
+
+def test_the_text_is_easy_to_read() -> None:
+    files = "ca=/etc/ca.pem&cert=credential:c.pem&key=/etc/k.pem"
+    assert str(Address.parse(f"usbips://[::1]:3241/1-1?{files}")) == f"usbips://[::1]:3241/1-1?{files}"
 
 
 def test_selectors() -> None:
@@ -58,6 +65,13 @@ def test_selectors() -> None:
         ("usbip://server:99999/", "'usbip://server:99999/': the port is no number up to 65535"),
         ("usbip://server:abc/", "'usbip://server:abc/': the port is no number"),
         ("usbip://user:word@server/", "no user or password"),
+        ("usbip://server/ ", "ends with a blank"),
+        (" usbip://server/", "begins or ends with a blank|no scheme"),
+        ("usbip://server/?interface=-1", "the interface is no number"),
+        ("usbip://server/?interface=256", "the interface is no number up to 255"),
+        ("usbip://server/?interface=٣", "the interface is no number"),
+        ("usbip://server/serial=", "the serial number is empty"),
+        ("libusb:serial=", "the serial number is empty"),
     ],
 )
 def test_what_is_wrong(text: str, complaint: str) -> None:

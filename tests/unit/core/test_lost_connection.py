@@ -1,6 +1,6 @@
 import pytest
 
-from demail_hw.errors import CardRemoved, DeadlineExceeded, DeviceLost, HardwareError, Outcome
+from demail_hw.errors import CardRemoved, DeadlineExceeded, DeviceLost, HardwareError, Outcome, TransferTimeout
 from demail_hw.lost_connection import CLOSED, LostConnection
 
 
@@ -11,7 +11,8 @@ from demail_hw.lost_connection import CLOSED, LostConnection
         (CardRemoved("reset", transient=True), CardRemoved, True),
         (DeviceLost("gone"), DeviceLost, True),
         (DeviceLost("gone", transient=False), DeviceLost, False),
-        (DeadlineExceeded("late", transient=True), CardRemoved, True),
+        (DeadlineExceeded("late", transient=True), DeviceLost, True),
+        (TransferTimeout("late"), DeviceLost, True),
         (KeyboardInterrupt(), CardRemoved, False),
         (None, CardRemoved, False),
     ],

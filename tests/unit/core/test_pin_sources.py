@@ -263,8 +263,9 @@ def test_a_descriptor_that_was_taken_is_no_childs_and_nobody_can_name_it_again(p
 
 @pytest.mark.parametrize("number", ["0", "1", "2", "-1", "+3", "3.0", "x", "\N{ARABIC-INDIC DIGIT SIX}", "9" * 5000])
 def test_what_is_no_number_of_a_descriptor_for_a_pin(number: str) -> None:
-    with pytest.raises(ConfigurationError, match="fd:N"):
-        parse_pin_source(f"fd:{number}")
+    with pytest.raises(ConfigurationError, match="fd:N") as caught:
+        parse_pin_source(f"fd:{number}", secret="password")
+    assert "PIN" not in f"{caught.value} {caught.value.remedy}"
 
 
 def test_credential(tmp_path: Path) -> None:

@@ -70,6 +70,17 @@ def test_the_other_way_has_a_link_of_its_own(listener: socket.socket) -> None:
         assert exactly(client, 100) == DATA
 
 
+def test_a_way_that_becomes_long(listener: socket.socket) -> None:
+    proxy = Proxy(listener.getsockname())
+    with linked(listener, proxy) as (client, server):
+        proxy.lengthen(1000 * SECONDS)
+        server.sendall(DATA)
+        proxy.wait_for(len(DATA), to_server=False, seconds=SECONDS)
+        client.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            client.recv(1)
+
+
 def test_what_is_held_arrives_late(listener: socket.socket) -> None:
     proxy = Proxy(listener.getsockname())
     with linked(listener, proxy) as (client, server):

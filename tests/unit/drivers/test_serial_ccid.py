@@ -288,7 +288,8 @@ def test_a_com_server_that_hangs_up_is_a_lost_reader(slot: SimulatedUsbReader) -
     ("selector", "kind", "words"),
     [
         ("/dev/there-is-none", DeviceNotFound, "There is no serial device"),
-        ("socket://127.0.0.1:1", DeviceNotFound, "refused"),
+        ("socket://127.0.0.1:1", DeviceNotFound, "cannot be opened: Connection refused[.]"),
+        ("/dev/null", DeviceNotFound, "cannot be opened: Inappropriate ioctl for device[.]"),
         ("nonsense://x", ConfigurationError, "no serial line"),
         ("", ConfigurationError, "names no serial line"),
     ],

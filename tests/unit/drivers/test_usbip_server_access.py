@@ -55,7 +55,6 @@ def test_rules_that_fit(certificate: ClientCertificate, text: str) -> None:
         "subject:gateway",
         "san:example",
         "san:gateway.example.",
-        "san:*.example",
         f"sha256:{'0' * 64}",
     ],
 )
@@ -77,6 +76,25 @@ def test_a_fingerprint_as_openssl_writes_it(certificate: ClientCertificate) -> N
 def test_what_is_no_rule(text: str) -> None:
     with pytest.raises(ValueError, match=r"rule|fingerprint|takes"):
         AccessRule.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("san:*.example", "compared whole"),
+        ("subject:O = Firm, CN = gateway", "RFC2253"),
+        ("subject:CN=gateway, O=Firm", "RFC2253"),
+        ("subject:CN= gateway", "RFC2253"),
+    ],
+)
+def test_a_rule_that_could_let_nobody_in(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        AccessRule.parse(text)
+
+
+def test_a_value_may_have_blanks_and_signs() -> None:
+    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "a = b, c = d + e = f")])
+    assert AccessRule.parse(f"subject:{name.rfc4514_string()}").value == name.rfc4514_string()
 
 
 def test_a_certificate_that_cannot_be_read_has_a_fingerprint_and_nothing_else() -> None:

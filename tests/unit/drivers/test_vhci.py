@@ -151,9 +151,25 @@ def test_the_port_file_that_the_usbip_tool_reads(vhci: Vhci, tmp_path: pathlib.P
     assert (tmp_path / "ports" / "port7").read_text() == "usb-server 3240 1-1\n"
     assert (tmp_path / "ports").stat().st_mode & 0o777 == 0o700
     assert vhci.origin(7) == origin
-    vhci.forget(7)
-    vhci.forget(7)
+    vhci.forget(7, origin)
+    vhci.forget(7, origin)
     assert vhci.origin(7) is None
+
+
+def test_a_port_file_says_by_which_address_in_a_line_that_the_tool_does_not_read(vhci: Vhci) -> None:
+    origin = Origin("usb-server", 3240, "1-1", "usbip://usb-server:3240/serial=5")
+    vhci.remember(7, origin)
+
+    assert origin.encode().startswith("usb-server 3240 1-1\n")
+    assert vhci.origin(7) == origin
+
+
+def test_the_port_file_of_whoever_took_the_port_meanwhile_stays(vhci: Vhci) -> None:
+    ours, theirs = Origin("usb-server", 3240, "1-1"), Origin("another", 3240, "1-1")
+    vhci.remember(7, theirs)
+    vhci.forget(7, ours)
+
+    assert vhci.origin(7) == theirs
 
 
 def test_a_port_file_of_somebody_else(vhci: Vhci, tmp_path: pathlib.Path) -> None:

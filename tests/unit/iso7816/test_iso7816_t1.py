@@ -66,7 +66,14 @@ HEALED = {
     "the answer is lost": f"{I_SELECT} -> {MUTE}\n008200 -> {DONE}",
     "the command is garbled": f"{I_SELECT} -> 008100\n{I_SELECT} -> {DONE}",
     "the command is lost": f"{I_SELECT} -> {MUTE}\n008200 -> 008000\n{I_SELECT} -> {DONE}",
-    "three times noise": f"{I_SELECT} -> {DONE}!\n008100 -> {DONE}!\n008100 -> {MUTE}\n008100 -> {DONE}",
+    "two times noise": f"{I_SELECT} -> {DONE}!\n008100 -> {MUTE}\n008100 -> {DONE}",
+    "noise again and again, but never three times in a row": f"{I_SELECT} -> {MUTE}\n008200 -> {MUTE}\n"
+    f"008200 -> 00c30101\n00e30101*1 -> {MUTE}\n008200 -> {MUTE}\n008200 -> 00c30101\n00e30101*1 -> {DONE}!\n"
+    f"008100 -> {DONE}",
+    "asked for it again and again, with more time between": f"{I_SELECT} -> 008100\n{I_SELECT} -> 008100\n"
+    f"{I_SELECT} -> 00c30101\n00e30101*1 -> 008100\n00e30101*1 -> 008100\n00e30101*1 -> {DONE}",
+    "noise both ways": f"{I_SELECT} -> {MUTE}\n008200 -> {MUTE}\n008200 -> 008000\n{I_SELECT} -> {MUTE}\n"
+    f"008200 -> {MUTE}\n008200 -> 008000\n{I_SELECT} -> {DONE}",
     "an R-block that asks for nothing": f"{I_SELECT} -> 009000\n008200 -> {DONE}",
     "a node address": f"{I_SELECT} -> 2100029000\n008200 -> {DONE}",
     "LEN FF": f"{I_SELECT} -> 0000ff{'00' * 255}\n008200 -> {DONE}",
@@ -83,6 +90,9 @@ HEALED = {
     "IFS 5": f"{I_SELECT} -> 00c10105\n00e10105 -> {DONE}",
     "more time": f"{I_SELECT} -> 00c30103\n00e30103*3 -> {DONE}",
     "more and more time": f"{I_SELECT} -> 00c30103\n00e30103*3 -> 00c30101\n00e30101*1 -> {DONE}",
+    "as much more time as there is": f"{I_SELECT} -> 00c301ff\n00e301ff*255 -> {DONE}",
+    "more time, of none": f"{I_SELECT} -> 00c30100\n008200 -> 00c30103\n00e30103*3 -> {DONE}",
+    "more time, as it did not get the grant": f"{I_SELECT} -> 00c30103\n00e30103*3 -> 00c30103\n00e30103*3 -> {DONE}",
     "noise after more time": f"{I_SELECT} -> 00c30103\n00e30103*3 -> {DONE}!\n008100 -> {DONE}",
     "more time, said twice": f"{I_SELECT} -> 00c30103!\n008100 -> 00c30103\n00e30103*3 -> {DONE}",
 }
@@ -136,8 +146,8 @@ def test_response_is_put_together(script: str) -> None:
     assert play(card(), SELECT, script).hex() == "010203049000"
 
 
-OUT_OF_STEP = f"{I_SELECT} -> {DONE}!\n008100 -> {MUTE}\n008100 -> {DONE}!\n008100 -> {DONE}!\n"
-NOT_TAKEN = f"{I_SELECT} -> 008100\n" * 4
+OUT_OF_STEP = f"{I_SELECT} -> {DONE}!\n008100 -> {MUTE}\n008100 -> {DONE}!\n"
+NOT_TAKEN = f"{I_SELECT} -> 008100\n" * 3
 
 
 @pytest.mark.parametrize("trouble", [OUT_OF_STEP, NOT_TAKEN])
@@ -170,7 +180,7 @@ def test_blocks_are_numbered_anew_after_a_resynchronisation() -> None:
     t1 = card()
     play(t1, SELECT, f"{I_SELECT} -> {DONE}")
     with pytest.raises(ProtocolViolation, match="fell out of step"):
-        play(t1, SELECT, f"00400400a40000 -> {MUTE}\n" + f"009200 -> {MUTE}\n" * 3 + "00c000 -> 00e000")
+        play(t1, SELECT, f"00400400a40000 -> {MUTE}\n" + f"009200 -> {MUTE}\n" * 2 + "00c000 -> 00e000")
     assert play(t1, SELECT, f"{I_SELECT} -> {DONE}").hex() == "9000"
 
 
@@ -208,7 +218,7 @@ def test_size_of_our_blocks_is_told_once_more_if_it_has_to_be() -> None:
 def test_card_that_does_not_take_the_size_is_mute_and_was_sent_nothing() -> None:
     steps = card().negotiate_ifsd(254)
     next(steps)
-    for _ in range(3):
+    for _ in range(2):
         steps.send(coded("008200"))
     with pytest.raises(CardMute) as caught:
         steps.send(coded("008200"))

@@ -65,7 +65,8 @@ class ForeignReaders:
         self.given.append(timeouts)
         if self.down:
             raise self.down
-        return [ReaderInfo(str(address), "A slot", None, card=None, in_use=self.in_use)]
+        listed = Address("odd", selector=address.selector or "1")
+        return [ReaderInfo(str(listed), "A slot", None, card=None, in_use=self.in_use)]
 
 
 @pytest.fixture
@@ -84,8 +85,8 @@ class Heard:
 
 
 @contextlib.contextmanager
-def watching(complain: Complain) -> Iterator[ReaderWatch]:
-    with ReaderWatch([Address("odd", selector="1")], complain) as watch:
+def watching(complain: Complain, selector: str = "1") -> Iterator[ReaderWatch]:
+    with ReaderWatch([Address("odd", selector=selector)], complain) as watch:
         yield watch
 
 
@@ -96,10 +97,12 @@ def events(watch: ReaderWatch, deadline: Deadline = math.inf) -> list[str]:
 # --- who is opened
 
 
-@pytest.mark.parametrize("in_use", [True, None])
-def test_a_reader_that_somebody_has_is_opened_when_it_is_free(driver: ForeignReaders, in_use: bool | None) -> None:
+@pytest.mark.parametrize(("in_use", "selector"), [(True, "1"), (True, ""), (None, "")])
+def test_a_reader_that_somebody_has_is_opened_when_it_is_free(
+    driver: ForeignReaders, in_use: bool | None, selector: str
+) -> None:
     driver.in_use, heard = in_use, Heard()
-    with watching(heard) as watch:
+    with watching(heard, selector) as watch:
         assert events(watch) == ["reader arrived"]
         assert not driver.reader.open
         driver.in_use = False
@@ -109,6 +112,25 @@ def test_a_reader_that_somebody_has_is_opened_when_it_is_free(driver: ForeignRea
         assert events(watch) == ["card removed"]
     assert not driver.reader.open
     assert heard.words == []
+
+
+def test_a_reader_that_may_be_there_arrives_when_it_was_named_and_is_there(driver: ForeignReaders) -> None:
+    driver.in_use, driver.busy, heard = None, DeviceLost("It is not there."), Heard()
+    with watching(heard) as watch:
+        assert events(watch) == []
+        driver.busy = None
+        assert events(watch) == ["reader arrived", "card inserted"]
+    assert heard.words == ["odd:1 It is not there."]
+
+
+def test_how_often_it_was_tried_is_no_news(driver: ForeignReaders) -> None:
+    heard = Heard()
+    with watching(heard) as watch:
+        for times in (1, 2):
+            driver.busy = DeviceLost(f"It was tried {times} times.")
+            driver.busy.__cause__ = DeviceLost("It is down.")
+            assert events(watch) == []
+    assert heard.words == ["odd:1 It was tried 1 times."]
 
 
 def test_a_reader_that_is_known_and_cannot_be_opened_has_not_left(driver: ForeignReaders) -> None:

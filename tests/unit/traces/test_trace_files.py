@@ -1,12 +1,15 @@
 """The tracer that writes a file, and what reads one."""
 
+import contextlib
 import logging
 import os
 import pathlib
+import re
 import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -16,6 +19,7 @@ import demail_hw
 from demail_hw.errors import ConfigurationError
 from demail_hw.iso7816.trace import CardPowered, CommandSent, PowerUp, ReaderOpened, Trace, TraceEntry, Tracer
 from demail_hw.traces.files import MAX_TRACE_FILE, FileTracer, read_trace
+from demail_hw.traces.output_file import Mark, open_to_append
 
 ATR = bytes.fromhex("3bbf96008131fe5d00640411030131c073f701d00090007d")
 EXCHANGES = (
@@ -191,6 +195,72 @@ def test_no_link_or_pipe_of_another_user_is_used(path: pathlib.Path, kind: str) 
     os.chown(path, 12345, 12345, follow_symlinks=False)
     with pytest.raises(ConfigurationError, match="of another user"):
         FileTracer(path)
+
+
+SHARED = Mark("audit", re.compile(b"line"), private=False)
+NOBODY = 65534
+
+
+def append(path: pathlib.Path) -> None:
+    with os.fdopen(open_to_append(path, SHARED), "ab") as file:
+        file.write(b"line 2\n")
+
+
+@pytest.mark.parametrize("before", [b"line 1\n", b"", None])
+def test_what_is_not_private_is_added_behind_links(tmp_path: pathlib.Path, before: bytes | None) -> None:
+    real = tmp_path / "real"
+    if before is not None:
+        real.write_bytes(before)
+    (tmp_path / "near").symlink_to("real")
+    (tmp_path / "far").symlink_to(tmp_path / "near")
+    append(tmp_path / "far")
+    assert real.read_bytes() == (before or b"") + b"line 2\n"
+
+
+def test_a_link_to_what_is_of_another_kind(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "mail").write_bytes(b"Dear Sir")
+    (tmp_path / "link").symlink_to("mail")
+    with pytest.raises(ConfigurationError, match="is no audit"):
+        append(tmp_path / "link")
+
+
+def test_a_circle_of_links(path: pathlib.Path) -> None:
+    path.symlink_to(path)
+    with pytest.raises(OSError, match="Too many levels"):
+        append(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to give a link away")
+def test_no_link_of_another_user_leads_to_a_file(path: pathlib.Path) -> None:
+    path.symlink_to("real")
+    os.chown(path, 12345, 12345, follow_symlinks=False)
+    with pytest.raises(OSError, match="of another user"):
+        append(path)
+    assert not path.with_name("real").exists()
+
+
+@contextlib.contextmanager
+def without_privilege() -> Iterator[None]:
+    privileged = os.geteuid() == 0
+    if privileged:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if privileged:
+            os.seteuid(0)
+
+
+def test_what_may_only_be_appended_to(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = pathlib.Path("log")
+    monkeypatch.chdir(tmp_path)  # whose parents are closed to others
+    tmp_path.chmod(0o711)
+    log.write_bytes(b"line 1\n")
+    log.chmod(0o222)
+    with without_privilege():
+        append(log)
+    log.chmod(0o600)
+    assert log.read_bytes() == b"line 1\nline 2\n"
 
 
 def test_a_name_that_is_none(tmp_path: pathlib.Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from captured import capture_to, flows, no_mask
 from demail_hw.errors import ProtocolViolation
+from demail_hw.usb.shown_descriptors import ShownDescriptors
 from demail_hw.usbip.capture import CapturedClient, CapturedServer
 from demail_hw.usbip.messages import (
     CmdSubmit,
@@ -115,7 +116,7 @@ def test_the_mask_sees_the_data_of_transfers_with_their_commands() -> None:
 
 def test_a_kernel_that_carries_on_is_captured_too() -> None:
     blocks: list[bytes] = []
-    pump = imported(blocks).pump()
+    pump = imported(blocks).pump(ShownDescriptors(b""))
     before = flows(b"".join(blocks))
     answers = RetSubmit(1, 0, 3).encode() + RetSubmit(2, 0, 2).encode() + b"hi"
     pump.from_kernel(OUT.encode() + b"abc" + IN.encode())

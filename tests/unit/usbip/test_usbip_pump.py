@@ -3,6 +3,9 @@
 import pytest
 
 from demail_hw.errors import HardwareError, Outcome, ProtocolViolation, TransportError
+from demail_hw.usb.descriptors import DescriptorType
+from demail_hw.usb.setup import get_descriptor
+from demail_hw.usb.shown_descriptors import ShownDescriptors
 from demail_hw.usbip.messages import (
     HEADER_SIZE,
     CmdSubmit,
@@ -20,6 +23,10 @@ BULK_IN = CmdSubmit(2, DEVID, Direction.IN, 2, 0x200, 16)
 INTERRUPT = CmdSubmit(3, DEVID, Direction.IN, 3, 0x200, 8)
 ISOCHRONOUS = CmdSubmit(4, DEVID, Direction.IN, 4, 0x200, 8, number_of_packets=2)
 UNLINK = CmdUnlink(9, DEVID, INTERRUPT.seqnum)
+SHOWN = ShownDescriptors(bytes(range(18)), (b"configuration",))
+ASK_DEVICE = CmdSubmit(
+    5, DEVID, Direction.IN, 0, 0x200, 64, setup=get_descriptor(DescriptorType.DEVICE, 0, 64).encode()
+)
 
 
 def joined(buffers: object) -> bytes:
@@ -29,13 +36,13 @@ def joined(buffers: object) -> bytes:
 @pytest.fixture
 def pump() -> UrbPump:
     """A bulk OUT, a bulk IN and an interrupt IN are pending."""
-    pump = UrbPump()
+    pump = UrbPump(SHOWN)
     pump.from_kernel(BULK_OUT.encode() + b"hello" + BULK_IN.encode() + INTERRUPT.encode())
     return pump
 
 
 def test_requests_go_through_unchanged_and_whole() -> None:
-    pump = UrbPump()
+    pump = UrbPump(SHOWN)
     request = BULK_OUT.encode() + b"hello"
     sent = request + BULK_IN.encode() + UNLINK.encode()
 
@@ -81,7 +88,7 @@ def test_a_status_that_no_host_driver_gives_is_one_of_the_bus(pump: UrbPump, sta
 
 def test_a_transfer_that_was_taken_back(pump: UrbPump) -> None:
     pump.from_kernel(UNLINK.encode())
-    assert pump.unlinking
+    assert pump.unlinking == (UNLINK.seqnum,)
     taken_back = RetUnlink(UNLINK.seqnum, UrbStatus.ECONNRESET).encode()
 
     assert joined(pump.from_server(taken_back)) == taken_back
@@ -159,11 +166,34 @@ def test_a_lie_is_found_before_its_data_is_waited_for(pump: UrbPump) -> None:
         pump.from_server(RetSubmit(BULK_IN.seqnum, 0, 17).encode())
 
 
+def test_the_descriptors_that_were_shown_go_through(pump: UrbPump) -> None:
+    pump.from_kernel(ASK_DEVICE.encode())
+    shown = RetSubmit(ASK_DEVICE.seqnum, 0, 18).encode() + SHOWN.device
+
+    assert joined(pump.from_server(shown)) == shown
+
+
+def test_a_device_that_becomes_another_never_reaches_the_kernel(pump: UrbPump) -> None:
+    pump.from_kernel(ASK_DEVICE.encode())
+    changed = RetSubmit(ASK_DEVICE.seqnum, 0, 18).encode() + SHOWN.device[::-1]
+
+    assert joined(pump.from_server(changed[:-1])) == b""
+    with pytest.raises(ProtocolViolation, match="not what it showed first"):
+        pump.from_server(changed[-1:])
+
+
+def test_an_answer_of_a_pipe_is_no_descriptor(pump: UrbPump) -> None:
+    pump.from_kernel(ASK_DEVICE._replace(endpoint=2).encode())
+    answer = RetSubmit(ASK_DEVICE.seqnum, 0, 4).encode() + b"data"
+
+    assert joined(pump.from_server(answer)) == answer
+
+
 @pytest.mark.parametrize(
     "request_", [ISOCHRONOUS, CmdSubmit(4, DEVID, Direction.IN, 2, 0, (1 << 20) + 1)], ids=["isochronous", "too long"]
 )
 def test_what_is_not_carried_is_not_the_servers_fault(request_: CmdSubmit) -> None:
-    pump = UrbPump()
+    pump = UrbPump(SHOWN)
 
     with pytest.raises(TransportError, match="kernel asked") as raised:
         pump.from_kernel(request_.encode())
