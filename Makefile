@@ -56,7 +56,7 @@ demo: $(stamp)  ## the whole story over TCP, with simulated hardware
 FUZZ_SECONDS ?= 20
 fuzz_stamp := $(VENV)-fuzz/.installed
 
-fuzz: $(fuzz_stamp)  ## fuzz every decoder, guided by coverage: under ten minutes
+fuzz: $(fuzz_stamp)  ## fuzz every decoder, guided by coverage: 20 s each
 	@$(VENV)-fuzz/bin/python tests/fuzz/run.py $(FUZZ_SECONDS)
 
 $(fuzz_stamp): pyproject.toml constraints.txt

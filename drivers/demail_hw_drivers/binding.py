@@ -72,8 +72,8 @@ class Binding:
 
     It has no thread of its own: who needs the reader attaches, and one attempt at a time is made; :meth:`keep` does
     so all the time, for a program that gives it a thread. ``connect``: attaches, until a deadline, or until the flag
-    is set because nobody wants the device any more. ``is_off``: the
-    switch, which is looked at whenever the reader is needed.
+    is set because nobody wants the device any more. ``is_off``: the switch, which is looked at whenever the reader is
+    needed.
     """
 
     def __init__(

@@ -110,10 +110,11 @@ class BindingReaders:
         """
         configuration = load_configuration()
         if name := address.selector:
-            _require_user(name, configuration.binding(name))
-            return [_info(name, configuration.binding(name))]
+            config = configuration.binding(name)
+            _require_user(name, config)
+            return [_info(name, config)]
         bindings = sorted(configuration.bindings.items())
-        return [_info(name, config) for name, config in bindings if config.mode is BindingMode.USER]
+        return [_info(each, config) for each, config in bindings if config.mode is BindingMode.USER]
 
 
 def bind(name: str, config: BindingConfig, *, switch: BindingSwitch | None = None) -> Binding:

@@ -1,7 +1,7 @@
 """The certificate files of a card: which there are, by which names, and what is in them."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
@@ -101,7 +101,7 @@ class CertificateFiles:
         ``progress``: called with 1 for each key and for each certificate file of the profile that was looked at.
         """
         halves = tuple(self._halves(progress))
-        keys = {half.key: public_key for half in halves if (public_key := _public_key(half)) is not None}
+        keys = dict(_public_keys(halves))
         found = {entry.file: entry for entry in self._look_at_all(progress) if entry is not None}
         used = {file for half in halves for file in found if self._is_used(file, half, found)}
         return tuple(
@@ -168,14 +168,9 @@ class CertificateFiles:
                 return CertificateEntry(file, CertificateState.UNREADABLE, problem=error.message)
         return entry_of(file, content)
 
-    def public_keys(
-        self, progress: Callable[[int], object] = _unwatched
-    ) -> Iterator[tuple[KeySlot, CertificatePublicKeyTypes]]:
-        """Each key of which the card tells the public half. ``progress``: called with 1 for each key."""
-        for half in self._halves(progress):
-            public_key = _public_key(half)
-            if public_key is not None:
-                yield half.key, public_key
+    def public_keys(self) -> Iterator[tuple[KeySlot, CertificatePublicKeyTypes]]:
+        """Each key of which the card tells the public half."""
+        return _public_keys(self._halves(_unwatched))
 
     def _halves(self, progress: Callable[[int], object]) -> Iterator[KeyFiles]:
         """What tells the public half of each key; nothing of one whose EF.PK or application cannot be read."""
@@ -191,6 +186,13 @@ class CertificateFiles:
                 return read_public_half(self._card, key, deadline=deadline)
         except (CertificateError, FileNotFound):
             return None
+
+
+def _public_keys(halves: Iterable[KeyFiles]) -> Iterator[tuple[KeySlot, CertificatePublicKeyTypes]]:
+    for half in halves:
+        public_key = _public_key(half)
+        if public_key is not None:
+            yield half.key, public_key
 
 
 def _public_key(half: KeyFiles) -> CertificatePublicKeyTypes | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final, assert_never
 
 from demail_hw.interfaces import PinOperation, PinRecord, PinRecordState
-from demail_hw.keys.pin_attempts import as_known, end_unknown, moment, nothing_was_lost
+from demail_hw.keys.pin_attempts import as_known, end_unknown, moment, nothing_was_lost, unsettled
 from demail_hw.keys.pin_remedies import KEPT_TRIES, PinRemedies
 from demail_hw.tcos.card import PinState, PinStatus
 from demail_hw.tcos.layout import PinSlot
@@ -64,8 +64,7 @@ def remembered(record: PinRecord) -> str:
 
 def leaves_two_pins(record: PinRecord) -> bool:
     """Does it tell of a change or an unblocking without an end, after which the old PIN may count or the new one?"""
-    is_setting = record.operation in {PinOperation.CHANGE, PinOperation.UNBLOCK}
-    return record.unsettled is not None or (record.state is PinRecordState.PENDING and is_setting)
+    return unsettled(record) is not None
 
 
 def _counts(status: PinStatus, record: PinRecord) -> bool:
